@@ -1,0 +1,232 @@
+// Package engine holds shared state: registers that candidates collapse into, their history, and
+// the log by which observers follow them. It knows no protocol and no HCL.
+//
+// This file is the vocabulary and the interfaces. The pure core (values, the causal dot store,
+// the fold) is engine/lattice; the disk is engine/store; Engine in sequencer.go puts them together.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"time"
+
+	"github.com/spooksystems/gateway/engine/lattice"
+)
+
+// The core's nouns, by the names the rest of the gateway uses.
+type (
+	EndpointID   = lattice.EndpointID   // who writes: 64 bytes, minted once per node
+	Origin       = lattice.Origin       // (EndpointID, incarnation)
+	OriginID     = lattice.OriginID     // 16 bytes that stand for an Origin in dots and on disk
+	Dot          = lattice.Dot          // (origin, seq): names one candidate for ever
+	Stamp        = lattice.Stamp        // hybrid logical clock: 48 bits of milliseconds, 16 of counter
+	Value        = lattice.Value        // null, bool, int64, decimal, string, bytes, list, object, set
+	QCandidate   = lattice.QCandidate   // one write, not yet resolved
+	QStateVector = lattice.QStateVector // per origin, the highest seq applied
+	StateID      = lattice.StateID      // rank.digest
+	Cause        = lattice.Cause        // who did it, and through what
+)
+
+// A StateBlock is the committed value of a register.
+type StateBlock struct {
+	Register string
+	Exists   bool    // false: deleted or never written; then Value is absent
+	Value    Value   // an object of its fields, or the one value of a register that has no fields
+	ID       StateID // zero if never written
+	Ordinal  uint64  // of the commit that made it
+	Time     Stamp   // of that commit's candidate
+	Dots     []FieldDots
+}
+
+// FieldDots are the live entries behind one field: what somebody who reads the block has seen.
+type FieldDots struct {
+	Field string // "" for the value of a register without fields; Existence for the register itself
+	Dots  []Dot
+}
+
+// Existence is the name under which FieldDots lists the entries that say the register exists.
+// It can't be a field's name: those are UTF-8.
+const Existence = "\xff"
+
+// A Write is one candidate before it has a dot: applied and observed atomically.
+type Write struct {
+	Ops  []Op
+	If   []Precondition
+	By   Cause
+	Tag  uint64   // comes back in the deltas of live observers; never stored
+	Keep []Record // stored in the same batch
+}
+
+// An Op is one operation on one register.
+type Op struct {
+	Register string
+	Kind     OpKind
+	Field    string // Put, Remove: "" is the value of a register without fields
+	Value    Value  // Put: not null, not absent
+	// Fields, for Only: the fields that stay.
+	Fields []string
+	// Base: Seen is what the writer had seen of the field (Delete: of the register's existence;
+	// Only: per field in SeenFields). Otherwise it had seen what is committed here.
+	Base       bool
+	Seen       []Dot
+	SeenFields []FieldDots
+}
+
+// OpKind is what an Op does.
+type OpKind uint8
+
+const (
+	OpPut    OpKind = iota + 1 // the field gets the value
+	OpRemove                   // the field goes; of a field that is not there: nothing
+	OpOnly                     // every seen field goes that is not named in Fields
+	OpDelete                   // the register goes
+)
+
+// A Precondition is checked in the sequencer, with the commit.
+type Precondition struct {
+	Register string
+	Match    []StateID // one of these must be current; empty: no demand
+	Differ   []StateID // none of these may be current
+	Exists   *bool     // it must exist, or must not
+}
+
+// A Record is a durable record that belongs to whoever writes it: baselines, cursors, intents,
+// parked operations. Table is a short lower-case name. A nil Value deletes.
+type Record struct {
+	Table string
+	Key   string
+	Value []byte
+}
+
+// A Receipt says that a write is durable.
+type Receipt struct {
+	Dot    Dot
+	Cursor Cursor
+	Time   Stamp
+	States []StateBlock // of the registers written, in the order of their first Op
+}
+
+// A QDelta is the step from one StateBlock to the next.
+type QDelta struct {
+	Cursor   Cursor // of the commit; all deltas of one batch have the same
+	Part, Of int    // place within the batch, from 0
+	Before   StateID
+	After    StateBlock
+	Changed  []FieldChange // by field name; empty when a write changed no value
+	Created  bool          // it did not exist before
+	Deleted  bool
+	Dot      Dot
+	Cause    Cause
+	Tag      uint64 // of the Write, for live observers
+	Snapshot bool   // state rather than a step: Before and Changed are unset
+}
+
+// A FieldChange is one field's part of a delta; an absent Value means the field was or is not there.
+type FieldChange struct {
+	Field         string
+	Before, After Value
+}
+
+// A Cursor is a place in this node's commit log. A log that was restored or made anew has another
+// id; cursors of different logs are not comparable. The zero Cursor is before everything.
+type Cursor struct {
+	Log     uint64
+	Ordinal uint64
+}
+
+// String gives "log.ordinal", both in hexadecimal and decimal as users see them; ParseCursor reads it.
+func (c Cursor) String() string {
+	return strconv.FormatUint(c.Log, 16) + "." + strconv.FormatUint(c.Ordinal, 10)
+}
+
+// ParseCursor reads what Cursor.String wrote.
+func ParseCursor(s string) (Cursor, error) {
+	for i := range len(s) {
+		if s[i] != '.' {
+			continue
+		}
+		log, err1 := strconv.ParseUint(s[:i], 16, 64)
+		ord, err2 := strconv.ParseUint(s[i+1:], 10, 64)
+		if err1 != nil || err2 != nil {
+			break
+		}
+		return Cursor{Log: log, Ordinal: ord}, nil
+	}
+	return Cursor{}, fmt.Errorf("%w: cursor %q", ErrInvalid, s)
+}
+
+// A Filter says which registers an observer wants. The zero Filter wants all.
+type Filter struct {
+	Prefix string // names that begin with it
+	Name   string // exactly this register
+}
+
+// A HistoryQuery selects history of one register, newest first.
+type HistoryQuery struct {
+	Register string
+	Before   uint64 // ordinals below it; 0: from the newest
+	Limit    int    // 0: 100
+}
+
+// Status is an engine in figures.
+type Status struct {
+	Endpoint    EndpointID
+	Incarnation string
+	Cursor      Cursor // last visible commit
+	Registers   uint64 // that exist
+	Candidates  uint64 // stored
+	Observers   int
+	DiskBytes   uint64
+	FreeBytes   uint64
+	Full        bool // below min_free: writes are refused
+	Fsyncs      uint64
+	Started     time.Time
+}
+
+// State is what an application sees of an engine: the embedded Engine and daemonclient.Client
+// both satisfy it, and enginetest.Run holds both to it.
+type State interface {
+	// ReadState gives the committed state. A register that does not exist has Exists false and no error.
+	ReadState(ctx context.Context, register string) (StateBlock, error)
+	// WriteState commits one candidate. It is durable and visible when WriteState returns.
+	// Op.Base, Tag and Keep are for the process that hosts the engine; a client refuses them.
+	WriteState(ctx context.Context, w Write) (Receipt, error)
+	// List yields existing registers in name order, behind after, at most limit (0: all).
+	List(ctx context.Context, prefix, after string, limit int) iter.Seq2[StateBlock, error]
+	// History yields what became of one register, newest first.
+	History(ctx context.Context, q HistoryQuery) iter.Seq2[QDelta, error]
+	// Observe yields the deltas behind from in commit order, without end; the zero Cursor, or one
+	// older than the log, is answered by a snapshot first. It misses nothing and never waits for
+	// a slow consumer at anyone's cost.
+	Observe(ctx context.Context, f Filter, from Cursor) iter.Seq2[QDelta, error]
+	// Cursor is the place of the newest visible commit: observing from it is observing from now.
+	Cursor(ctx context.Context) (Cursor, error)
+	// Status gives the figures.
+	Status(ctx context.Context) (Status, error)
+	// Close releases it. Further calls return ErrClosed.
+	Close() error
+}
+
+// Keeper is the durable notebook beside the registers, for the process that hosts the engine.
+type Keeper interface {
+	// KeepRecords stores records; durable when it returns if sync, else with the next commit that is.
+	KeepRecords(ctx context.Context, sync bool, records ...Record) error
+	// Kept gives one record's value, nil if there is none.
+	Kept(table, key string) ([]byte, error)
+	// EachKept yields the records of a table whose key has the prefix, in key order.
+	EachKept(table, prefix string) iter.Seq2[Record, error]
+}
+
+// The kinds of error. daemonclient carries them as fixed codes.
+var (
+	ErrInvalid     = errors.New("invalid")
+	ErrNotFound    = errors.New("not found")
+	ErrConflict    = errors.New("precondition failed")
+	ErrTooLarge    = errors.New("too large")
+	ErrFull        = errors.New("disk is almost full: writes are refused until there is room")
+	ErrClosed      = errors.New("closed")
+	ErrUnavailable = errors.New("unavailable")
+)

@@ -1,0 +1,63 @@
+// Package mapping turns HCL files into a Set that says which address in each protocol is which
+// register, and translates both ways: an Operation into Effects on registers, a register's state
+// into the Payload at an address. It does no I/O after Load and is safe for concurrent use.
+package mapping
+
+import (
+	"time"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// A WrapperInfo is what Load must know of one wrapper block.
+type WrapperInfo struct {
+	Protocol wrappers.Protocol
+	Name     string
+	Base     string   // binds are relative to it
+	Servers  []string // keys of its upstreams, when there are several
+	Upstream bool     // relay or attached
+	Listens  bool     // relay or virtual
+}
+
+// A Target is the place an address means.
+type Target struct {
+	Bind     *Bind
+	Register string
+	captures captures
+}
+
+// A Place is an address at which a register appears.
+type Place struct {
+	Bind    *Bind
+	Server  string
+	Address string
+}
+
+// A FieldValue is one field as an operation or a server gives it. An absent Value clears the field.
+type FieldValue struct {
+	Field string // "" for a register that is one value
+	Value engine.Value
+}
+
+// An Effect is what one operation means for one register.
+type Effect struct {
+	Bind     *Bind
+	Register string
+	Fields   []FieldValue // in field order, each at most once
+	Whole    bool         // fields that the bind maps and Fields doesn't name are cleared
+	Delete   bool         // the address is gone; what that means is Bind.OnDelete's to say
+	Dropped  int          // members that no field takes
+}
+
+// An Env is what expressions may know beyond the operation itself.
+type Env struct {
+	Now      time.Time
+	Register func(name string) (engine.StateBlock, bool) // for reg("…"); nil: none exist
+}
+
+// An Under narrows a listing: registers with this prefix may have addresses below the one asked for.
+type Under struct {
+	Bind           *Bind
+	RegisterPrefix string
+}

@@ -1,0 +1,282 @@
+// Package wrappers says what a protocol wrapper is: the operations it reports, the link it
+// reports them over, and the changes it carries back to its peers.
+//
+// A wrapper sees neither the engine nor the mapping language nor another wrapper. All it knows of
+// shared state is its Link.
+package wrappers
+
+import (
+	"context"
+	"iter"
+)
+
+// A Wrapper speaks one protocol to its peers.
+type Wrapper interface {
+	// Serve works until ctx ends, then drains within Config.Drain and returns nil. Any other
+	// return is a failure of the whole wrapper; trouble with one peer ends that peer's session
+	// and nothing else.
+	Serve(ctx context.Context, link Link) error
+}
+
+// A Link is a wrapper's only door to shared state. It is safe for concurrent use.
+//
+// Errors wrap the sentinels of this package; a wrapper turns them into its protocol's codes in
+// errors.go and shows peers nothing of the chain behind them.
+type Link interface {
+	// Maps tells whether an operation of this verb at this address concerns a register. It
+	// allocates nothing, so a relay may ask it of every frame before it keeps a body.
+	Maps(verb Verb, server, address string) bool
+
+	// Do performs an operation on shared state: for a virtual wrapper. A write is durable when
+	// Do returns. ErrUnmapped: no bind has this address.
+	Do(ctx context.Context, op Operation) (Result, error)
+
+	// Begin announces a write that a relay is about to forward to its server and for which no
+	// feed will speak. The intent is durable and the address belongs to the caller when it
+	// returns, so at most one write per address is in flight; a caller holds at most one intent
+	// at a time or sorts its addresses. ErrUnmapped: let it pass, nothing was noted.
+	Begin(ctx context.Context, op Operation) (Intent, error)
+
+	// Seen reports what a server now says: a feed's events, a poll, a read-back. It returns when
+	// all of it is durable together with at.Keep. Observations of one address must be reported
+	// in the server's order. What equals the baseline, and what the gateway itself wrote there,
+	// is no news and makes no candidate.
+	Seen(ctx context.Context, at Position, what []Observation) error
+
+	// Follow yields what changed for the addresses of this wrapper.
+	//
+	// With WriteBack it resumes at the wrapper's own stored cursor and is level-triggered: it
+	// yields an address with the newest state of what its bind maps, never an address that has
+	// an unsettled change, and only what differs from what the server last showed. Every such
+	// Change must be settled, from any goroutine. A bind with events yields each change, in order.
+	//
+	// With Notify it yields every committed change in commit order, starting after from (the zero
+	// Cursor: after whatever was committed when Follow was called), none of which may be settled.
+	// A cursor older than the log is answered by a snapshot, marked as such, then live.
+	//
+	// The sequence ends with an error when ctx ends or the wrapper is being stopped.
+	Follow(ctx context.Context, mode FollowMode, from Cursor) iter.Seq2[Change, error]
+
+	// Settle says what became of a Change yielded by Follow with WriteBack.
+	Settle(ctx context.Context, c Change, e Effect) error
+
+	// Patterns lists the address templates of this wrapper's binds, and a channel that is closed
+	// when a reload has changed them.
+	Patterns() ([]Pattern, <-chan struct{})
+
+	// Keep stores small durable records of the wrapper's own (sessions, feed positions), and
+	// Kept lists those whose key has the prefix, in key order. A nil Value deletes.
+	Keep(ctx context.Context, records ...Record) error
+	Kept(ctx context.Context, prefix string) iter.Seq2[Record, error]
+
+	// Tap shows an operation that passes without concerning a register (unmapped, refused) to
+	// `spookgw tap`. Cheap when nobody watches.
+	Tap(op Operation, outcome string)
+
+	// Count adds to a counter of this wrapper, shown in /metrics as
+	// spookgw_wrapper_events_total{wrapper,event}: "sessions", "refused_auth", "oversized", …
+	Count(event string, n int)
+}
+
+// An Intent is a write on its way to a real server.
+type Intent interface {
+	// Commit: the server accepted it. The candidate is durable, and the intent gone with it, when
+	// Commit returns. as is the operation as the server took it (a created address, a version).
+	Commit(ctx context.Context, as Operation) (Result, error)
+	// Abort: the server did not take it. The address is free again.
+	Abort()
+	// Unknown: the connection broke between request and answer. The link reads the address back
+	// where it can; what it can't is shown as outcome unknown.
+	Unknown()
+}
+
+// Verb is what an operation does to its address.
+type Verb uint8
+
+const (
+	Read    Verb = iota + 1 // one address
+	List                    // the addresses below a prefix
+	Put                     // replaces the whole: mapped fields that it doesn't carry are cleared
+	Merge                   // touches what it mentions; null clears
+	Delete                  // removes what the bind maps
+	Rename                  // Address to To
+	Message                 // one message of a stream: a Merge that says something happened
+)
+
+var verbNames = [...]string{Read: "read", List: "list", Put: "put", Merge: "merge", Delete: "delete", Rename: "rename", Message: "message"}
+
+// String gives the name that HCL's `verb`, logs and history use.
+func (v Verb) String() string {
+	if int(v) < len(verbNames) && v > 0 {
+		return verbNames[v]
+	}
+	return "invalid"
+}
+
+// Writes tells whether the verb changes state.
+func (v Verb) Writes() bool { return v >= Put }
+
+// An Operation is one thing a peer did or asked for, in the protocol's own terms.
+type Operation struct {
+	Verb    Verb
+	Server  string // which of several upstreams, "" with one
+	Address string // canonical, as Syntax.Canonical leaves it: "sensors/berlin/oven-3", "/v1/berlin/oven-3"
+	To      string // Rename's target
+	Payload Payload
+	If      Precondition
+	Parts   []Operation // several writes that are one: all or nothing; then Verb and Address are unset
+	Who     Who
+	Tag     uint64 // of the wrapper's choice; comes back in the Change this operation causes, while it is live
+	Limit   int    // List: at most so many items, 0 for the link's own limit
+	After   string // List: items behind this address
+}
+
+// A Payload is a body as the peer sent it or is to get it.
+type Payload struct {
+	Raw  []byte            // owned by the receiver of the call for its duration; copy to keep
+	Type string            // media type where the protocol has one, else ""
+	Meta map[string]string // headers, properties: lower-case names; `meta` in HCL
+}
+
+// A Precondition is checked together with the commit.
+type Precondition struct {
+	Match  []Version // one of these must be current; Any: there must be one
+	Differ []Version // none of these may be current; Any: there must be none
+}
+
+// Version names one committed value at an address; opaque outside the link (a StateID).
+type Version string
+
+// Any in a Precondition stands for whatever is there (`*` in HTTP).
+const Any Version = "*"
+
+// Who did it.
+type Who struct {
+	Principal string // user name, or "" for nobody in particular
+	Verified  bool   // the gateway or the server checked it
+	Peer      string // network address, client id
+}
+
+// A Result answers an Operation.
+type Result struct {
+	Payload Payload // Read
+	Version Version // of the state read, or after the write
+	Cursor  Cursor  // of the commit, for writes
+	Items   []Item  // List, in address order
+	More    bool    // List: there are more behind the last item
+	Created bool    // Put, Merge: nothing was there before
+}
+
+// An Item is one address of a List.
+type Item struct {
+	Address string
+	Prefix  bool // an address prefix with addresses below it rather than a register
+	Version Version
+	Size    int
+}
+
+// A Cursor is a place in the gateway's commit log: opaque, comparable for equality only.
+type Cursor string
+
+// FollowMode is one of the two reasons to follow.
+type FollowMode uint8
+
+const (
+	WriteBack FollowMode = iota + 1 // to write changes into a server
+	Notify                          // to tell subscribers
+)
+
+// A Change is news for one address of a wrapper.
+type Change struct {
+	Server   string
+	Address  string
+	Payload  Payload // of what the bind maps, the whole newest state
+	Gone     bool    // the register went, or the last field that the bind maps
+	Version  Version
+	Previous Version // WriteBack: what the server last showed, "" if unknown: for conditional writes
+	Cursor   Cursor
+	Snapshot bool // state rather than news
+	Create   bool // WriteBack: the server is not known to have this address
+	Echo     bool // Notify: caused by an operation at this very address of this very wrapper
+	Tag      uint64
+	Key      string  // idempotence key, for binds with events
+	Options  Options // the bind's protocol attributes: retain, qos, methods
+	Ticket   uint64  // of the link: hand the Change back to Settle as it came
+}
+
+// An Outcome is one of the ends a write-back can come to.
+type Outcome uint8
+
+const (
+	Done   Outcome = iota + 1 // the server has it
+	Retry                     // transient: again after a backoff
+	Parked                    // permanent: shown by `spookgw parked`, retried on demand
+)
+
+// An Effect says what became of a Change.
+type Effect struct {
+	Outcome  Outcome
+	Err      error    // Retry, Parked: why, in the server's words
+	Version  Version  // Done: the server's version afterwards, where it has one
+	AsStored *Payload // Done: the server's own rendering, where it returned one
+}
+
+// A Position says where in a feed or poll a call of Seen stands.
+type Position struct {
+	Feed     bool     // an ordered feed that will show every change, own writes included
+	Snapshot Snapshot // part of a full listing
+	Keep     []Record // stored in the same commit
+}
+
+// Snapshot marks calls of Seen that list everything a server has.
+type Snapshot uint8
+
+const (
+	NoSnapshot   Snapshot = iota
+	SnapshotPart          // more of the listing follows
+	SnapshotEnd           // with this call the listing is whole: addresses it did not show are not there
+)
+
+// An Observation is what a server says of one address.
+type Observation struct {
+	Server  string
+	Address string
+	Verb    Verb // Put (a whole document), Merge or Message; Delete: it is gone
+	Payload Payload
+	Version Version
+	Who     Who
+	Tag     uint64
+	Wire    bool // matched to a peer's write on the wire: news even if it equals the baseline
+	Ours    bool // bears this gateway's own mark
+}
+
+// A Record is a small durable record of a wrapper's own.
+type Record struct {
+	Key   string
+	Value []byte // nil deletes
+}
+
+// A Pattern is one bind's address template.
+type Pattern struct {
+	Bind     string // stable name of the bind
+	Server   string // "" for any
+	Segments []Segment
+	Suffix   string // what follows the path in protocols that have more (a query); as written
+	In, Out  bool
+	Options  Options
+}
+
+// A Segment is what stands between two separators of a template.
+type Segment struct {
+	Literal string // whole segment, when Kind is LiteralSegment
+	Kind    SegmentKind
+}
+
+// SegmentKind tells how much a segment matches.
+type SegmentKind uint8
+
+const (
+	LiteralSegment SegmentKind = iota + 1
+	OneSegment                 // one segment with at least one capture in it
+	RestSegments               // one or more whole segments
+)
