@@ -1,0 +1,106 @@
+// Package gateway is the running process: it gives each wrapper a link to shared state, starts
+// and drains them, and answers the operator. Read link.go first: it is one operation's whole path.
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/mapping"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// Store is what the gateway needs of an engine.
+type Store interface {
+	engine.State
+	engine.Keeper
+}
+
+// A Generation is one configuration in force. Operations end under the one they began with.
+type Generation struct {
+	Number uint64
+	Hash   string
+	Set    *mapping.Set
+}
+
+// Links are the doors of all wrappers to one Store.
+type Links struct {
+	store  Store
+	log    *slog.Logger
+	emit   func(Event) // never nil, never blocks
+	count  func(wrapper, event string, n int)
+	mark   string // of this gateway's own writes: "spookgw/<domain>/<endpoint>"
+	gen    atomic.Pointer[Generation]
+	linkSet
+}
+
+// LinksOptions are what Links are made of.
+type LinksOptions struct {
+	Store Store
+	Log   *slog.Logger
+	Emit  func(Event)
+	Count func(wrapper, event string, n int)
+	Mark  string
+}
+
+// A LinkInfo is what a link knows of its wrapper block.
+type LinkInfo struct {
+	Protocol wrappers.Protocol
+	Name     string
+	Relay    bool // listen and upstream
+	Attached bool // upstream alone
+	// CaptureWait bounds how long a relay's peer waits for the feed.
+	CaptureWait time.Duration
+	// Access of peers nobody authenticated, in a virtual wrapper; AnonymousSet: the users decide otherwise.
+	Anonymous wrappers.Access
+}
+
+// The operator's side of the links, for the daemon socket and the host:
+//
+//	NewLinks(LinksOptions) *Links
+//	(*Links) Use(*Generation)                      a new configuration; running Follows pick it up
+//	(*Links) Open(LinkInfo) wrappers.Link          one per wrapper name; survives a reload
+//	(*Links) Shut(name string)                     the wrapper has gone
+//	(*Links) Parked(ctx) ([]ParkedItem, error)
+//	(*Links) Retry(ctx, id string) error
+//	(*Links) Drop(ctx, id string) error
+//	(*Links) Contacts() []ContactStatus            first contact: what waits, and why
+//	(*Links) Lag() []LagStatus                     per wrapper: changes not yet written back
+//	(*Links) Recover(ctx) error                    open intents of the last run, once, after wrappers started
+
+// A ParkedItem is an operation that could not be applied.
+type ParkedItem struct {
+	ID       string    `json:"id"`
+	Wrapper  string    `json:"wrapper"`
+	Protocol string    `json:"protocol"`
+	Way      string    `json:"way"` // "in" or "out"
+	Server   string    `json:"server,omitempty"`
+	Address  string    `json:"address"`
+	Register string    `json:"register,omitempty"`
+	Reason   string    `json:"reason"`
+	Since    time.Time `json:"since"`
+	Tries    int       `json:"tries"`
+	Retrying bool      `json:"retrying"` // transient: tried again by itself
+	Unknown  bool      `json:"unknown"`  // outcome unknown: a write whose answer never came
+}
+
+// ContactStatus is the state of one bind's first contact.
+type ContactStatus struct {
+	Wrapper   string   `json:"wrapper"`
+	Bind      string   `json:"bind"` // file:line
+	State     string   `json:"state"` // "waiting", "settled", "conflict", "stopped"
+	Conflicts []string `json:"conflicts,omitempty"`
+	Detail    string   `json:"detail,omitempty"`
+}
+
+// LagStatus is how far a wrapper's write-back is behind.
+type LagStatus struct {
+	Wrapper string `json:"wrapper"`
+	Behind  uint64 `json:"behind"` // commits not looked at yet
+	Waiting int    `json:"waiting"` // addresses with an unsettled change
+}
+
+var _ context.Context
