@@ -95,7 +95,7 @@ type Verb uint8
 
 const (
 	Read    Verb = iota + 1 // one address
-	List                    // the addresses below a prefix
+	List                    // what stands directly below a prefix that ends with the separator ("/v1/berlin/", "" for all)
 	Put                     // replaces the whole: mapped fields that it doesn't carry are cleared
 	Merge                   // touches what it mentions; null clears
 	Delete                  // removes what the bind maps
@@ -129,6 +129,9 @@ type Operation struct {
 	Tag     uint64 // of the wrapper's choice; comes back in the Change this operation causes, while it is live
 	Limit   int    // List: at most so many items, 0 for the link's own limit
 	After   string // List: items behind this address
+	// Version is the server's own version after the write (an ETag), for Intent.Commit only: the
+	// baseline keeps it, and Change.Previous gives it back. "" where the server has none.
+	Version Version
 }
 
 // A Payload is a body as the peer sent it or is to get it.
@@ -170,7 +173,7 @@ type Result struct {
 // An Item is one address of a List.
 type Item struct {
 	Address string
-	Prefix  bool // an address prefix with addresses below it rather than a register
+	Prefix  bool // a prefix with addresses below it rather than a register; Address ends with the separator
 	Version Version
 	Size    int
 }
