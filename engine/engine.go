@@ -58,6 +58,9 @@ type Write struct {
 	By   Cause
 	Tag  uint64   // comes back in the deltas of live observers; never stored
 	Keep []Record // stored in the same batch
+	// KeepWith, where set, gives further records for the same batch, once the dot is known. It
+	// runs inside the sequencer: it must be quick and call nothing of the engine.
+	KeepWith func(Dot) []Record
 }
 
 // An Op is one operation on one register.
@@ -81,7 +84,7 @@ type OpKind uint8
 const (
 	OpPut    OpKind = iota + 1 // the field gets the value
 	OpRemove                   // the field goes; of a field that is not there: nothing
-	OpOnly                     // every seen field goes that is not named in Fields
+	OpOnly                     // every seen field goes that is not named in Fields; the register exists, if empty
 	OpDelete                   // the register goes
 )
 
@@ -168,6 +171,8 @@ type Filter struct {
 type HistoryQuery struct {
 	Register string
 	Before   uint64 // ordinals below it; 0: from the newest
+	After    uint64 // ordinals above it
+	Oldest   bool   // oldest first
 	Limit    int    // 0: 100
 }
 
@@ -196,7 +201,7 @@ type State interface {
 	WriteState(ctx context.Context, w Write) (Receipt, error)
 	// List yields existing registers in name order, behind after, at most limit (0: all).
 	List(ctx context.Context, prefix, after string, limit int) iter.Seq2[StateBlock, error]
-	// History yields what became of one register, newest first.
+	// History yields what became of one register, newest first unless the query says otherwise.
 	History(ctx context.Context, q HistoryQuery) iter.Seq2[QDelta, error]
 	// Observe yields the deltas behind from in commit order, without end; the zero Cursor, or one
 	// older than the log, is answered by a snapshot first. It misses nothing and never waits for
@@ -208,6 +213,14 @@ type State interface {
 	Status(ctx context.Context) (Status, error)
 	// Close releases it. Further calls return ErrClosed.
 	Close() error
+}
+
+// Submitter sequences a write and lets the caller wait for the disk later, so that one feed's
+// events keep their order and share fsyncs.
+type Submitter interface {
+	// Submit sequences w and returns its dot (zero if w changes nothing). The write is durable and
+	// visible when wait returns; wait must be called once.
+	Submit(ctx context.Context, w Write) (dot Dot, wait func() (Receipt, error), err error)
 }
 
 // Keeper is the durable notebook beside the registers, for the process that hosts the engine.

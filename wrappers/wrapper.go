@@ -8,6 +8,7 @@ package wrappers
 import (
 	"context"
 	"iter"
+	"time"
 )
 
 // A Wrapper speaks one protocol to its peers.
@@ -164,7 +165,7 @@ type Who struct {
 type Result struct {
 	Payload Payload // Read
 	Version Version // of the state read, or after the write
-	Cursor  Cursor  // of the commit, for writes
+	Cursor  Cursor  // of the commit, for writes; "" if nothing came of it (`when` was false), so that no Change will follow
 	Items   []Item  // List, in address order
 	More    bool    // List: there are more behind the last item
 	Created bool    // Put, Merge: nothing was there before
@@ -200,6 +201,11 @@ type Change struct {
 	Cursor   Cursor
 	Snapshot bool // state rather than news
 	Create   bool // WriteBack: the server is not known to have this address
+	// ReadBack, WriteBack only: nothing is to be written; report with Seen what the server says at
+	// this address (a whole document, or that it is gone), then settle. It comes before the first
+	// write to an address and after a write whose outcome is unknown. A server that can't be
+	// asked: settle as Parked.
+	ReadBack bool
 	Echo     bool // Notify: caused by an operation at this very address of this very wrapper
 	Tag      uint64
 	Key      string  // idempotence key, for binds with events
@@ -237,7 +243,7 @@ type Snapshot uint8
 const (
 	NoSnapshot   Snapshot = iota
 	SnapshotPart          // more of the listing follows
-	SnapshotEnd           // with this call the listing is whole: addresses it did not show are not there
+	SnapshotEnd           // with this call the listing is whole: what registers have and it did not show is filled
 )
 
 // An Observation is what a server says of one address.
@@ -249,8 +255,11 @@ type Observation struct {
 	Version Version
 	Who     Who
 	Tag     uint64
-	Wire    bool // matched to a peer's write on the wire: news even if it equals the baseline
-	Ours    bool // bears this gateway's own mark
+	// Began is when the server was asked, for a poll: what was written there since makes the
+	// answer stale, and it is passed over. Zero in a feed and for a ReadBack.
+	Began time.Time
+	Wire  bool // matched to a peer's write on the wire: news even if it equals the baseline
+	Ours  bool // bears this gateway's own mark
 }
 
 // A Record is a small durable record of a wrapper's own.
