@@ -1,0 +1,81 @@
+#!/bin/sh
+# Installs the real programs that the tests and benchmarks talk to, where it may: on Debian and
+# its kin, as root. Elsewhere it says what is missing; the tests that need it are then skipped by
+# name. Quick when all is there. PEERS=skip installs nothing.
+#
+# The packages of servers start them: this keeps them from it, now and at the next boot, because
+# the tests start their own on free ports.
+set -eu
+
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+# command:packages that bring it. gcc is for the race detector.
+wanted='
+mosquitto:mosquitto
+mosquitto_pub:mosquitto-clients
+nginx:nginx
+haproxy:haproxy
+wrk:wrk
+curl:curl
+gcc:gcc,libc6-dev
+'
+
+names= packages=
+for line in $wanted; do
+	command -v "${line%%:*}" >/dev/null 2>&1 && continue
+	names="$names ${line%%:*}"
+	packages="$packages $(echo "${line#*:}" | tr , ' ')"
+done
+[ -n "$names" ] || exit 0
+
+hint="To install: apt-get install$packages"
+if [ "${PEERS:-}" = skip ]; then
+	echo "peers: missing, and PEERS=skip:$names"
+	exit 0
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+	echo "peers: missing, and this is not a Debian to install them on:$names"
+	exit 0
+fi
+if [ "$(id -u)" != 0 ]; then
+	echo "peers: missing, and only root may install them:$names"
+	echo "$hint"
+	exit 0
+fi
+
+policy=/usr/sbin/policy-rc.d
+log=$(mktemp)
+made_policy=
+tidy() {
+	[ -z "$made_policy" ] || rm -f "$policy"
+	rm -f "$log"
+}
+trap tidy EXIT
+trap 'exit 130' INT TERM
+if [ ! -e "$policy" ]; then
+	made_policy=yes
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+fi
+
+had_unit() { [ -e "/lib/systemd/system/$1.service" ] || [ -e "/usr/lib/systemd/system/$1.service" ]; }
+new_units=
+for unit in mosquitto nginx haproxy; do
+	had_unit "$unit" || new_units="$new_units $unit"
+done
+
+echo "peers: installing$packages"
+export DEBIAN_FRONTEND=noninteractive
+apt="apt-get -q -o Acquire::Retries=2 -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=120"
+# shellcheck disable=SC2086
+if { $apt update && $apt install -y --no-install-recommends $packages; } >"$log" 2>&1 </dev/null; then
+	if command -v systemctl >/dev/null 2>&1; then
+		for unit in $new_units; do
+			had_unit "$unit" && systemctl disable "$unit" >/dev/null 2>&1 || :
+		done
+	fi
+else
+	tail -n 20 "$log"
+	echo "peers: could not install:$names. The tests that need them are skipped by name."
+	echo "$hint"
+fi
