@@ -234,7 +234,7 @@ type Effect struct {
 type Position struct {
 	Feed     bool     // an ordered feed that will show every change, own writes included
 	Snapshot Snapshot // part of a full listing
-	Keep     []Record // stored in the same commit
+	Keep     []Record // stored after all of what was seen
 }
 
 // Snapshot marks calls of Seen that list everything a server has.
@@ -258,8 +258,9 @@ type Observation struct {
 	// Began is when the server was asked, for a poll: what was written there since makes the
 	// answer stale, and it is passed over. Zero in a feed and for a ReadBack.
 	Began time.Time
-	Wire  bool // matched to a peer's write on the wire: news even if it equals the baseline
-	Ours  bool // bears this gateway's own mark
+	Wire  bool     // matched to a peer's write on the wire: news even if it equals the baseline
+	Keep  []Record // stored in one commit with what this observation becomes
+	Ours  bool     // bears this gateway's own mark
 }
 
 // A Record is a small durable record of a wrapper's own.

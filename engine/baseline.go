@@ -1,0 +1,499 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/spooksystems/gateway/engine/lattice"
+)
+
+// A Baseline is what one real server last showed at one address, and the dots behind it: what
+// somebody who writes there has seen. Only what differs from it is news.
+type Baseline struct {
+	Version string          // the server's own, where it has one
+	Bind    string          // the meaning under which the fields were read; another one asks again
+	Fields  []BaselineField // by field
+	Exists  []Dot           // the entries behind the register's existence
+	Whole   bool            // the whole document was seen: a field that is not in Fields is not there
+	Told    uint64          // newest ordinal told, where every change counts
+	Sent    []Sent          // written there, and not yet shown by the feed; oldest first
+}
+
+// A BaselineField is one field as the server showed it. An absent Value says that it showed the
+// address without the field.
+type BaselineField struct {
+	Field string
+	Value Value
+	Dots  []Dot
+	self  bool // the dot of the candidate in whose batch this baseline is stored
+}
+
+// Sent is one write of ours on its way back through a feed.
+type Sent struct {
+	Fields []BaselineField
+	Exists []Dot
+	Gone   bool
+}
+
+// maxSent bounds the writes of ours that one address may have on their way: one is in flight at a
+// time, so more than a few mean that the feed does not show them.
+const maxSent = 8
+
+// Shown is what a server says of one address now.
+type Shown struct {
+	Fields  []ShownField // by field; an absent Value: the server says that it is empty
+	Clears  []string     // every field that the address could carry, if it was shown whole
+	Whole   bool         // a field of Clears that is not in Fields is not there
+	Gone    bool         // the address is not there
+	Delete  bool         // Gone means that the register goes, not only the fields
+	Wire    bool         // a peer was seen writing it: news even where nothing differs
+	State   bool         // a snapshot or a read-back: state rather than news
+	Ours    bool         // bears our own mark
+	Feed    bool         // a feed shows our own writes too
+	Version string
+}
+
+// A ShownField is one field of what a server shows.
+type ShownField struct {
+	Field string
+	Value Value
+}
+
+// FirstContact says who wins where both sides have a value and neither is known to have seen the other's.
+type FirstContact uint8
+
+const (
+	AskFirst      FirstContact = iota // nobody: it is a Conflict
+	SourceFirst                       // the server
+	RegisterFirst                     // the register
+)
+
+// A Verdict is what follows from what a server shows.
+type Verdict struct {
+	Ops       []Op     // a candidate; none: no news
+	Next      Baseline // stored with the candidate, or alone
+	Conflict  []string // fields on which the sides differ at first contact: nothing is done
+	WriteBack bool     // the server is to be told what the register has
+}
+
+// Bind fills in the dot of the candidate that the verdict's Ops became.
+func (b *Baseline) Bind(d Dot) {
+	for i := range b.Fields {
+		if b.Fields[i].self {
+			b.Fields[i].Dots = []Dot{d}
+			b.Fields[i].self = false
+		}
+	}
+	if len(b.Exists) == 1 && b.Exists[0] == (Dot{}) {
+		b.Exists[0] = d
+	}
+}
+
+// Get gives the field as the server last showed it.
+func (b *Baseline) Get(field string) (BaselineField, bool) {
+	i, ok := slices.BinarySearchFunc(b.Fields, field, func(f BaselineField, s string) int { return strings.Compare(f.Field, s) })
+	if !ok {
+		return BaselineField{}, false
+	}
+	return b.Fields[i], true
+}
+
+func (b *Baseline) set(f BaselineField) {
+	i, ok := slices.BinarySearchFunc(b.Fields, f.Field, func(f BaselineField, s string) int { return strings.Compare(f.Field, s) })
+	if ok {
+		b.Fields[i] = f
+		return
+	}
+	b.Fields = slices.Insert(b.Fields, i, f)
+}
+
+// Holds tells whether the server, once it has taken all that was sent, has exactly these fields
+// (absent ones included in the sense that a known field not named here must be absent there).
+func (b *Baseline) Holds(fields []ShownField, gone bool) bool {
+	have := b.Fields
+	if n := len(b.Sent); n > 0 {
+		if b.Sent[n-1].Gone {
+			return gone
+		}
+		have = b.Sent[n-1].Fields
+	}
+	present := 0
+	for _, f := range have {
+		if !f.Value.IsAbsent() {
+			present++
+		}
+	}
+	if gone {
+		return present == 0
+	}
+	if present != len(fields) {
+		return false
+	}
+	for _, f := range fields {
+		i, ok := slices.BinarySearchFunc(have, f.Field, func(f BaselineField, s string) int { return strings.Compare(f.Field, s) })
+		if !ok || !have[i].Value.Equal(f.Value) {
+			return false
+		}
+	}
+	return true
+}
+
+// Stored gives the fields of a block in a baseline's form: what whoever reads them has seen.
+func Stored(fields []ShownField, st StateBlock) Sent {
+	s := Sent{Gone: len(fields) == 0, Exists: dotsOf(st, Existence)}
+	for _, f := range fields {
+		s.Fields = append(s.Fields, BaselineField{Field: f.Field, Value: f.Value, Dots: dotsOf(st, f.Field)})
+	}
+	return s
+}
+
+func dotsOf(st StateBlock, field string) []Dot {
+	for _, d := range st.Dots {
+		if d.Field == field {
+			return d.Dots
+		}
+	}
+	return nil
+}
+
+// Took moves the baseline to what was written, for a server without a feed: nothing else can have
+// come between, since the address was ours.
+func (b *Baseline) Took(s Sent) {
+	b.Sent = nil
+	b.Exists = s.Exists
+	b.Whole = true
+	b.Fields = absentUnless(b.Fields, s.Fields)
+	for _, f := range s.Fields {
+		b.set(f)
+	}
+}
+
+// AddSent notes a write on its way to the server, which the feed has yet to show.
+func (b *Baseline) AddSent(s Sent) {
+	if n := len(b.Sent); n > 0 && b.Sent[n-1].same(s) {
+		return // tried again
+	}
+	b.Sent = append(b.Sent, s)
+	if n := len(b.Sent); n > maxSent {
+		b.Sent = slices.Delete(b.Sent, 0, n-maxSent)
+	}
+}
+
+func absentUnless(old, now []BaselineField) []BaselineField {
+	out := slices.Clone(old)
+	for i := range out {
+		f := out[i].Field
+		if !slices.ContainsFunc(now, func(n BaselineField) bool { return n.Field == f }) {
+			out[i] = BaselineField{Field: f}
+		}
+	}
+	return out
+}
+
+// Reconcile compares what a server shows with the baseline and with the register's committed
+// state. It is a pure function; the caller stores Next in one batch with the candidate.
+//
+// Per field: what equals the baseline is not news. What differs is a write by somebody who had
+// seen the baseline, except where it is a write of ours coming back, or equals what the register
+// has. A field without a baseline is first contact if this is state, and else a write by somebody
+// who had seen nothing.
+func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first FirstContact) Verdict {
+	next := b
+	next.Fields = slices.Clone(b.Fields)
+	next.Sent = slices.Clone(b.Sent)
+	next.Version = s.Version
+
+	if !s.Wire && s.Feed {
+		if i := slices.IndexFunc(b.Sent, func(w Sent) bool { return w.shows(s) }); i >= 0 {
+			w := b.Sent[i]
+			next.Sent = slices.Clone(b.Sent[i+1:])
+			next.Exists = w.Exists
+			if w.Gone {
+				next.Fields = absentUnless(next.Fields, nil)
+			}
+			for _, f := range w.Fields {
+				next.set(f)
+			}
+			return Verdict{Next: next, WriteBack: true}
+		}
+	}
+
+	shown := s.Fields
+	if s.Gone {
+		shown = nil
+	}
+	if s.Gone || s.Whole {
+		shown = withAbsent(shown, s.Clears)
+	}
+
+	var v Verdict
+	news := false
+	for _, f := range shown {
+		have, known := b.Get(f.Field)
+		known = known || b.Whole
+		now := fieldOf(cur, f.Field)
+		switch {
+		case known && f.Value.Equal(have.Value) && !(s.Wire && !s.Whole && !s.Gone):
+			continue
+		case !s.Wire && f.Value.Equal(now) && (known || s.State):
+			// Ours, coming back without a trace of having been sent; or the same thought twice.
+			next.set(BaselineField{Field: f.Field, Value: f.Value, Dots: dotsOf(cur, f.Field)})
+			if len(next.Exists) == 0 {
+				next.Exists = dotsOf(cur, Existence)
+			}
+			continue
+		case s.Ours:
+			// Written by us before a restart, and the register has moved on since.
+			next.set(BaselineField{Field: f.Field, Value: f.Value})
+			v.WriteBack = true
+			continue
+		case !known && s.State && !now.IsAbsent():
+			// First contact: both sides may have a say.
+			if f.Value.IsAbsent() {
+				next.set(BaselineField{Field: f.Field})
+				v.WriteBack = true
+				continue
+			}
+			switch first {
+			case AskFirst:
+				v.Conflict = append(v.Conflict, f.Field)
+				continue
+			case RegisterFirst:
+				next.set(BaselineField{Field: f.Field, Value: f.Value})
+				v.WriteBack = true
+				continue
+			}
+		}
+		news = true
+		next.set(BaselineField{Field: f.Field, Value: f.Value, self: !f.Value.IsAbsent()})
+		op := Op{Register: register, Kind: OpPut, Field: f.Field, Value: f.Value, Base: true, Seen: have.Dots}
+		if f.Value.IsAbsent() {
+			if len(have.Dots) == 0 {
+				continue
+			}
+			op.Kind, op.Value = OpRemove, Value{}
+		}
+		v.Ops = append(v.Ops, op)
+	}
+	if len(v.Conflict) > 0 {
+		return Verdict{Next: b, Conflict: v.Conflict}
+	}
+	next.Whole = next.Whole || s.Whole || s.Gone
+	if s.Wire && !news && !s.Gone && s.sameAs(cur) {
+		// A peer wrote what was there already: a write all the same, that reverts nothing.
+		for _, f := range s.Fields {
+			if f.Value.IsAbsent() {
+				continue
+			}
+			have, _ := b.Get(f.Field)
+			next.set(BaselineField{Field: f.Field, Value: f.Value, self: true})
+			v.Ops = append(v.Ops, Op{Register: register, Kind: OpPut, Field: f.Field, Value: f.Value, Base: true, Seen: have.Dots})
+		}
+	}
+	if s.Gone {
+		if s.Delete {
+			// The fields stay, hidden: should a concurrent write keep the register, it returns whole.
+			v.Ops = nil
+			if cur.Exists && (s.Wire || news) {
+				v.Ops = []Op{{Register: register, Kind: OpDelete, Base: true, Seen: b.Exists}}
+			}
+		}
+		next.Exists, next.Sent = nil, nil
+	} else if slices.ContainsFunc(v.Ops, func(o Op) bool { return o.Kind == OpPut }) {
+		next.Exists = []Dot{{}} // the candidate's own
+	}
+	v.Next = next
+	// The register may hold more than the server showed, or a concurrent value that wins.
+	v.WriteBack = v.WriteBack || len(v.Ops) > 0 || s.State
+	return v
+}
+
+// TakeBack forgets the newest write on its way: the server refused it.
+func (b *Baseline) TakeBack() {
+	if n := len(b.Sent); n > 0 {
+		b.Sent = b.Sent[:n-1]
+	}
+}
+
+func (w Sent) same(o Sent) bool {
+	return w.Gone == o.Gone && slices.EqualFunc(w.Fields, o.Fields, func(a, b BaselineField) bool {
+		return a.Field == b.Field && a.Value.Equal(b.Value) && slices.Equal(a.Dots, b.Dots)
+	})
+}
+
+// shows tells whether what the server shows is this write of ours.
+func (w Sent) shows(s Shown) bool {
+	if w.Gone || s.Gone {
+		return w.Gone && s.Gone
+	}
+	n := 0
+	for _, f := range s.Fields {
+		if f.Value.IsAbsent() {
+			continue
+		}
+		n++
+		i := slices.IndexFunc(w.Fields, func(b BaselineField) bool { return b.Field == f.Field })
+		if i < 0 || !w.Fields[i].Value.Equal(f.Value) {
+			return false
+		}
+	}
+	return n == len(w.Fields)
+}
+
+// sameAs tells whether the register has what is shown.
+func (s Shown) sameAs(cur StateBlock) bool {
+	for _, f := range s.Fields {
+		if !f.Value.Equal(fieldOf(cur, f.Field)) {
+			return false
+		}
+	}
+	return len(s.Fields) > 0
+}
+
+func withAbsent(shown []ShownField, fields []string) []ShownField {
+	out := slices.Clone(shown)
+	for _, f := range fields {
+		if !slices.ContainsFunc(shown, func(s ShownField) bool { return s.Field == f }) {
+			out = append(out, ShownField{Field: f})
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Field < out[j].Field })
+	return out
+}
+
+func fieldOf(st StateBlock, field string) Value {
+	if !st.Exists {
+		return Value{}
+	}
+	if field == "" {
+		if st.Value.Kind() == lattice.ObjectKind {
+			return Value{}
+		}
+		return st.Value
+	}
+	v, _ := st.Value.Member(field)
+	return v
+}
+
+// The stored form: CBOR arrays, as short as the names allow, since one is written per capture.
+type storedBaseline struct {
+	_       struct{} `cbor:",toarray"`
+	Version string
+	Bind    string
+	Fields  []storedField
+	Exists  []storedDot
+	Whole   bool
+	Told    uint64
+	Sent    []storedSent
+}
+
+type storedField struct {
+	_     struct{} `cbor:",toarray"`
+	Field string
+	Value []byte // CBOR; empty: absent
+	Dots  []storedDot
+}
+
+type storedSent struct {
+	_      struct{} `cbor:",toarray"`
+	Fields []storedField
+	Exists []storedDot
+	Gone   bool
+}
+
+type storedDot struct {
+	_      struct{} `cbor:",toarray"`
+	Origin []byte
+	Seq    uint64
+}
+
+// AppendTo appends the stored form.
+func (b *Baseline) AppendTo(dst []byte) ([]byte, error) {
+	s := storedBaseline{Version: b.Version, Bind: b.Bind, Fields: storeFields(b.Fields), Exists: storeDots(b.Exists), Whole: b.Whole, Told: b.Told}
+	for _, w := range b.Sent {
+		s.Sent = append(s.Sent, storedSent{Fields: storeFields(w.Fields), Exists: storeDots(w.Exists), Gone: w.Gone})
+	}
+	raw, err := cbor.Marshal(s)
+	if err != nil {
+		return dst, err
+	}
+	return append(dst, raw...), nil
+}
+
+// ParseBaseline reads the stored form.
+func ParseBaseline(raw []byte) (Baseline, error) {
+	var s storedBaseline
+	if err := cbor.Unmarshal(raw, &s); err != nil {
+		return Baseline{}, fmt.Errorf("baseline: %w", err)
+	}
+	b := Baseline{Version: s.Version, Bind: s.Bind, Whole: s.Whole, Told: s.Told}
+	var err1, err2 error
+	b.Fields, err1 = loadFields(s.Fields)
+	b.Exists, err2 = loadDots(s.Exists)
+	for _, w := range s.Sent {
+		f, err3 := loadFields(w.Fields)
+		d, err4 := loadDots(w.Exists)
+		err1 = errors.Join(err1, err3, err4)
+		b.Sent = append(b.Sent, Sent{Fields: f, Exists: d, Gone: w.Gone})
+	}
+	if err := errors.Join(err1, err2); err != nil {
+		return Baseline{}, fmt.Errorf("baseline: %w", err)
+	}
+	return b, nil
+}
+
+func storeFields(fields []BaselineField) []storedField {
+	out := make([]storedField, len(fields))
+	for i, f := range fields {
+		out[i] = storedField{Field: f.Field, Dots: storeDots(f.Dots)}
+		if !f.Value.IsAbsent() {
+			out[i].Value = f.Value.AppendCBOR(nil)
+		}
+	}
+	return out
+}
+
+func loadFields(fields []storedField) ([]BaselineField, error) {
+	var out []BaselineField
+	for _, f := range fields {
+		d, err := loadDots(f.Dots)
+		if err != nil {
+			return nil, err
+		}
+		b := BaselineField{Field: f.Field, Dots: d}
+		if len(f.Value) > 0 {
+			if b.Value, err = lattice.ParseCBOR(f.Value); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}
+
+func storeDots(dots []Dot) []storedDot {
+	var out []storedDot
+	for _, d := range dots {
+		out = append(out, storedDot{Origin: d.Origin[:], Seq: d.Seq})
+	}
+	return out
+}
+
+func loadDots(dots []storedDot) ([]Dot, error) {
+	var out []Dot
+	for _, s := range dots {
+		var d Dot
+		if len(s.Origin) != len(d.Origin) {
+			return nil, errors.New("origin of the wrong length")
+		}
+		copy(d.Origin[:], s.Origin)
+		d.Seq = s.Seq
+		out = append(out, d)
+	}
+	return out, nil
+}
