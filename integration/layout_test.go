@@ -31,12 +31,12 @@ var mayImport = map[string][]string{
 	"wrappers/http/...":    {"wrappers", "wrappers/relay", "$own"},
 	"wrappers/mqtt/...":    {"wrappers", "wrappers/relay", "$own"},
 
-	"daemonclient": {"engine/..."},
-	"mappings.d":   {}, // the shipped files, embedded
-	"mapping/...":  {"engine/...", "wrappers", "mapping/..."},
+	"daemonclient/...": {"engine/...", "$own", "daemonclient/wire"},
+	"mappings.d":       {}, // the shipped files, embedded
+	"mapping/...":      {"engine/...", "wrappers", "mapping/..."},
 
-	"gateway":         {"engine/...", "daemonclient", "mapping/...", "wrappers", "$own"},
-	"gateway/spookgw": {"gateway/...", "daemonclient", "engine/...", "mapping/...", "mappings.d", "wrappers", "wrappers/http", "wrappers/mqtt"},
+	"gateway":         {"engine/...", "daemonclient/...", "mapping/...", "wrappers", "$own"},
+	"gateway/spookgw": {"gateway/...", "daemonclient/...", "engine/...", "mapping/...", "mappings.d", "wrappers", "wrappers/http", "wrappers/mqtt"},
 
 	"integration/...": {"..."},
 }
