@@ -1,0 +1,145 @@
+package diag
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+)
+
+var schema = Schema{
+	What:   "gateway",
+	Attrs:  []string{"data", "domains", "drain"},
+	Need:   []string{"data"},
+	Blocks: []Block{{Type: "wrapper", Labels: []string{"protocol", "name"}}, {Type: "daemon", Once: true}},
+	Later:  []string{"access"},
+}
+
+func TestDecodeReportsEverything(t *testing.T) {
+	src := `dta = "x"
+domains = [a-1]
+wrapper "mqtt" {
+}
+daemon {
+}
+daemon {
+}
+access "x" {
+}
+drain {
+}
+wrapper = 1
+demon {
+}
+`
+	l := NewLog([]File{{"g.hcl", []byte(src)}})
+	for _, s := range l.Parse() {
+		c := l.Decode(s.Body, s.Body.MissingItemRange(), schema)
+		l.Strings(c.Attrs["domains"], nil)
+	}
+	want := []string{
+		`gateway lacks the attribute "data"`,
+		`g.hcl:1:1: unknown attribute of gateway "dta"; did you mean "data"?`,
+		`g.hcl:2:12: a-1 without quotes`,
+		`g.hcl:3:1: "wrapper" takes 2 labels`,
+		`g.hcl:7:1: a second "daemon" block`,
+		`g.hcl:9:1: "access" is not in this version`,
+		`g.hcl:11:1: "drain" is an attribute`,
+		`g.hcl:13:1: "wrapper" is a block`,
+		`g.hcl:14:1: unknown block of gateway "demon"; did you mean "daemon"?`,
+	}
+	var got []string
+	for _, d := range l.Diagnostics() {
+		got = append(got, d.Error())
+	}
+	for _, w := range want {
+		found := false
+		for _, g := range got {
+			found = found || strings.Contains(g, w)
+		}
+		if w == want[2] {
+			continue
+		}
+		if !found {
+			t.Errorf("missing: %s", w)
+		}
+	}
+	if t.Failed() {
+		t.Log(strings.Join(got, "\n"))
+	}
+}
+
+func TestText(t *testing.T) {
+	l := NewLog([]File{{"m.hcl", []byte("register \"a\" {\n\tfeilds = {}\n}\n")}})
+	s := l.Parse()[0]
+	done := l.Within(`register "a"`)
+	l.Decode(s.Body.Blocks[0].Body, s.Body.Blocks[0].DefRange(), Schema{What: "register", Attrs: []string{"fields", "type"}})
+	done()
+	var b strings.Builder
+	if err := l.Diagnostics().WriteText(&b, false, 80); err != nil {
+		t.Fatal(err)
+	}
+	want := `Error: unknown attribute of register "feilds"
+  on m.hcl:2:2, in register "a"
+    2 |  feilds = {}
+      |  ^^^^^^
+  Did you mean "fields"?
+`
+	if got := b.String(); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	js, err := json.Marshal(l.Diagnostics())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(js), `"range":{"start":{"line":2,"column":2},"end":{"line":2,"column":8}}`; !strings.Contains(got, want) {
+		t.Errorf("got %s, want %s in it", got, want)
+	}
+}
+
+func TestHints(t *testing.T) {
+	for src, want := range map[string]string{
+		"a = \"%{x}\"\n":                     `write "%%{"`,
+		"b { c = 1, d = 2 }\n":               "on a line of its own",
+		"a = " + strings.Repeat("(", 100000): "nested too deep",
+		"a = " + strings.Repeat("!", 100000): "nested too deep",
+	} {
+		l := NewLog([]File{{"m.hcl", []byte(src)}})
+		l.Parse()
+		var b strings.Builder
+		l.Diagnostics().WriteText(&b, true, 200)
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%.40s: got %s, want %q in it", src, b.String(), want)
+		}
+	}
+}
+
+func TestParseDuration(t *testing.T) {
+	for s, want := range map[string]time.Duration{"30d": 720 * time.Hour, "1h30m": 90 * time.Minute, "-1s": -1, "x": -1} {
+		got, err := ParseDuration(s)
+		if err != nil {
+			got = -1
+		}
+		if got != want {
+			t.Errorf("%s: got %v, want %v", s, got, want)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("a = 1\n")
+	f.Add("wrapper \"x\" {\n a = \"${b}\"\n}")
+	f.Add("a = \"%{if x}\"")
+	f.Fuzz(func(t *testing.T, src string) {
+		l := NewLog([]File{{"f.hcl", []byte(src)}})
+		for _, s := range l.Parse() {
+			c := l.Decode(s.Body, s.Body.MissingItemRange(), schema)
+			l.Strings(c.Attrs["domains"], nil)
+			l.Duration(c.Attrs["drain"], 0)
+		}
+		var b strings.Builder
+		if err := l.Diagnostics().WriteText(&b, false, 60); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
