@@ -625,4 +625,3 @@ func (s *Suite) stops(t *testing.T, start func(*testing.T, *Link, func(*wrappers
 		t.Error("it still listens")
 	}
 }
-
