@@ -81,8 +81,8 @@ type Verdict struct {
 	WriteBack bool     // the server is to be told what the register has
 }
 
-// Bind fills in the dot of the candidate that the verdict's Ops became.
-func (b *Baseline) Bind(d Dot) {
+// Became fills in the dot of the candidate that the verdict's Ops became.
+func (b *Baseline) Became(d Dot) {
 	for i := range b.Fields {
 		if b.Fields[i].self {
 			b.Fields[i].Dots = []Dot{d}

@@ -3,7 +3,6 @@
 package gateway
 
 import (
-	"context"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -17,6 +16,7 @@ import (
 type Store interface {
 	engine.State
 	engine.Keeper
+	engine.Submitter
 }
 
 // A Generation is one configuration in force. Operations end under the one they began with.
@@ -28,12 +28,12 @@ type Generation struct {
 
 // Links are the doors of all wrappers to one Store.
 type Links struct {
-	store  Store
-	log    *slog.Logger
-	emit   func(Event) // never nil, never blocks
-	count  func(wrapper, event string, n int)
-	mark   string // of this gateway's own writes: "spookgw/<domain>/<endpoint>"
-	gen    atomic.Pointer[Generation]
+	store Store
+	log   *slog.Logger
+	emit  func(Event) // never nil, never blocks
+	count func(wrapper, event string, n int)
+	mark  string // of this gateway's own writes: "spookgw/<domain>/<endpoint>"
+	gen   atomic.Pointer[Generation]
 	linkSet
 }
 
@@ -58,19 +58,6 @@ type LinkInfo struct {
 	Anonymous wrappers.Access
 }
 
-// The operator's side of the links, for the daemon socket and the host:
-//
-//	NewLinks(LinksOptions) *Links
-//	(*Links) Use(*Generation)                      a new configuration; running Follows pick it up
-//	(*Links) Open(LinkInfo) wrappers.Link          one per wrapper name; survives a reload
-//	(*Links) Shut(name string)                     the wrapper has gone
-//	(*Links) Parked(ctx) ([]ParkedItem, error)
-//	(*Links) Retry(ctx, id string) error
-//	(*Links) Drop(ctx, id string) error
-//	(*Links) Contacts() []ContactStatus            first contact: what waits, and why
-//	(*Links) Lag() []LagStatus                     per wrapper: changes not yet written back
-//	(*Links) Recover(ctx) error                    open intents of the last run, once, after wrappers started
-
 // A ParkedItem is an operation that could not be applied.
 type ParkedItem struct {
 	ID       string    `json:"id"`
@@ -90,7 +77,7 @@ type ParkedItem struct {
 // ContactStatus is the state of one bind's first contact.
 type ContactStatus struct {
 	Wrapper   string   `json:"wrapper"`
-	Bind      string   `json:"bind"` // file:line
+	Bind      string   `json:"bind"`  // file:line
 	State     string   `json:"state"` // "waiting", "settled", "conflict", "stopped"
 	Conflicts []string `json:"conflicts,omitempty"`
 	Detail    string   `json:"detail,omitempty"`
@@ -99,8 +86,6 @@ type ContactStatus struct {
 // LagStatus is how far a wrapper's write-back is behind.
 type LagStatus struct {
 	Wrapper string `json:"wrapper"`
-	Behind  uint64 `json:"behind"` // commits not looked at yet
+	Behind  uint64 `json:"behind"`  // commits not looked at yet
 	Waiting int    `json:"waiting"` // addresses with an unsettled change
 }
-
-var _ context.Context

@@ -1,0 +1,271 @@
+package engine
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"github.com/spooksystems/gateway/engine/lattice"
+)
+
+func dot(n uint64) Dot {
+	var d Dot
+	d.Origin[0] = 7
+	d.Seq = n
+	return d
+}
+
+// block is a committed register whose fields' entries have the dot of their number.
+func block(fields map[string]int64) StateBlock {
+	st := StateBlock{Register: "r", Exists: len(fields) > 0}
+	var members []lattice.Member
+	for f, n := range fields {
+		members = append(members, lattice.Member{Name: f, Value: lattice.Int(n)})
+		st.Dots = append(st.Dots, FieldDots{Field: f, Dots: []Dot{dot(uint64(n))}})
+	}
+	if st.Exists {
+		st.Value = lattice.Object(members...)
+		st.Dots = append(st.Dots, FieldDots{Field: Existence, Dots: []Dot{dot(99)}})
+	}
+	return st
+}
+
+func baseline(fields map[string]int64) Baseline {
+	var b Baseline
+	for f, n := range fields {
+		b.set(BaselineField{Field: f, Value: lattice.Int(n), Dots: []Dot{dot(uint64(n))}})
+	}
+	if len(fields) > 0 {
+		b.Exists = []Dot{dot(99)}
+	}
+	return b
+}
+
+func show(fields map[string]int64) []ShownField {
+	var out []ShownField
+	for f, n := range fields {
+		out = append(out, ShownField{Field: f, Value: lattice.Int(n)})
+	}
+	slices.SortFunc(out, func(a, b ShownField) int { return bytes.Compare([]byte(a.Field), []byte(b.Field)) })
+	return out
+}
+
+type m = map[string]int64
+
+func TestReconcile(t *testing.T) {
+	sent := func(fields m) Sent { return Stored(show(fields), block(fields)) }
+	withSent := func(b Baseline, w ...Sent) Baseline { b.Sent = w; return b }
+	whole := func(b Baseline) Baseline { b.Whole = true; return b }
+	type want struct {
+		ops       []string // kind field value seen-dot
+		conflict  []string
+		writeBack bool
+		next      m // values of the next baseline
+		sent      int
+	}
+	tests := []struct {
+		name  string
+		base  Baseline
+		shown Shown
+		cur   StateBlock
+		first FirstContact
+		want  want
+	}{
+		{"a peer's write replaces what the server showed",
+			baseline(m{"v": 1}), Shown{Wire: true, Fields: show(m{"v": 2})}, block(m{"v": 1}), AskFirst,
+			want{ops: []string{"put v 2 seen 1"}, writeBack: true, next: m{"v": 2}}},
+		{"what the server shows again is no news",
+			baseline(m{"v": 1}), Shown{Feed: true, Fields: show(m{"v": 1})}, block(m{"v": 1}), AskFirst, want{next: m{"v": 1}}},
+		{"a message repeated on the wire is a write",
+			baseline(m{"v": 1}), Shown{Feed: true, Wire: true, Fields: show(m{"v": 1})}, block(m{"v": 1}), AskFirst,
+			want{ops: []string{"put v 1 seen 1"}, writeBack: true, next: m{"v": 1}}},
+		{"a whole document rewritten unchanged is a write, but reverts nobody",
+			whole(baseline(m{"v": 1})), Shown{Wire: true, Whole: true, Clears: []string{"v"}, Fields: show(m{"v": 1})}, block(m{"v": 1}), AskFirst,
+			want{ops: []string{"put v 1 seen 1"}, writeBack: true, next: m{"v": 1}}},
+		{"the same while another site's edit waits is none",
+			whole(baseline(m{"v": 1})), Shown{Wire: true, Whole: true, Clears: []string{"v"}, Fields: show(m{"v": 1})}, block(m{"v": 5}), AskFirst,
+			want{next: m{"v": 1}}},
+		{"only the field that differs is written",
+			whole(baseline(m{"v": 1, "w": 2})), Shown{Wire: true, Whole: true, Clears: []string{"v", "w"}, Fields: show(m{"v": 1, "w": 3})}, block(m{"v": 5, "w": 2}), AskFirst,
+			want{ops: []string{"put w 3 seen 2"}, writeBack: true, next: m{"v": 1, "w": 3}}},
+		{"a field that a whole document lacks is cleared",
+			whole(baseline(m{"v": 1, "w": 2})), Shown{Wire: true, Whole: true, Clears: []string{"v", "w"}, Fields: show(m{"v": 1})}, block(m{"v": 1, "w": 2}), AskFirst,
+			want{ops: []string{"remove w seen 2"}, writeBack: true, next: m{"v": 1}}},
+		{"a field that a message does not mention is not touched",
+			baseline(m{"v": 1, "w": 2}), Shown{Wire: true, Feed: true, Fields: show(m{"v": 3})}, block(m{"v": 1, "w": 2}), AskFirst,
+			want{ops: []string{"put v 3 seen 1"}, writeBack: true, next: m{"v": 3, "w": 2}}},
+		{"our own write coming back moves the baseline only",
+			withSent(baseline(m{"v": 1}), sent(m{"v": 2})), Shown{Feed: true, Fields: show(m{"v": 2})}, block(m{"v": 3}), AskFirst,
+			want{writeBack: true, next: m{"v": 2}}},
+		{"the older of two on their way comes first",
+			withSent(baseline(m{"v": 1}), sent(m{"v": 2}), sent(m{"v": 3})), Shown{Feed: true, Fields: show(m{"v": 2})}, block(m{"v": 3}), AskFirst,
+			want{writeBack: true, next: m{"v": 2}, sent: 1}},
+		{"a peer may say the same as we did",
+			withSent(baseline(m{"v": 1}), sent(m{"v": 2})), Shown{Feed: true, Wire: true, Fields: show(m{"v": 2})}, block(m{"v": 2}), AskFirst,
+			want{ops: []string{"put v 2 seen 1"}, writeBack: true, next: m{"v": 2}, sent: 1}},
+		{"ours after a restart that lost the trace",
+			baseline(m{"v": 1}), Shown{Feed: true, Fields: show(m{"v": 2})}, block(m{"v": 2}), AskFirst, want{next: m{"v": 2}}},
+		{"ours by its mark, and the register has moved on",
+			baseline(m{"v": 1}), Shown{Feed: true, Ours: true, Fields: show(m{"v": 2})}, block(m{"v": 3}), AskFirst,
+			want{writeBack: true, next: m{"v": 2}}},
+		{"first contact: the register lacks it",
+			Baseline{}, Shown{State: true, Fields: show(m{"v": 2})}, block(nil), AskFirst,
+			want{ops: []string{"put v 2"}, writeBack: true, next: m{"v": 2}}},
+		{"first contact: both agree",
+			Baseline{}, Shown{State: true, Fields: show(m{"v": 2})}, block(m{"v": 2}), AskFirst, want{writeBack: true, next: m{"v": 2}}},
+		{"first contact: the server lacks the address",
+			Baseline{}, Shown{State: true, Gone: true, Clears: []string{"v"}}, block(m{"v": 2}), AskFirst, want{writeBack: true, next: m{}}},
+		{"first contact: they differ and nobody said who wins",
+			Baseline{}, Shown{State: true, Fields: show(m{"v": 1, "w": 1})}, block(m{"v": 2}), AskFirst, want{conflict: []string{"v"}, next: m{}}},
+		{"first contact: the source wins",
+			Baseline{}, Shown{State: true, Fields: show(m{"v": 1})}, block(m{"v": 2}), SourceFirst,
+			want{ops: []string{"put v 1"}, writeBack: true, next: m{"v": 1}}},
+		{"first contact: the register wins",
+			Baseline{}, Shown{State: true, Fields: show(m{"v": 1})}, block(m{"v": 2}), RegisterFirst, want{writeBack: true, next: m{"v": 1}}},
+		{"a live message at an address never seen is a write",
+			Baseline{}, Shown{Feed: true, Fields: show(m{"v": 1})}, block(m{"v": 2}), AskFirst,
+			want{ops: []string{"put v 1"}, writeBack: true, next: m{"v": 1}}},
+		{"a peer deletes the whole register",
+			whole(baseline(m{"v": 1, "w": 2})), Shown{Wire: true, Gone: true, Delete: true, Clears: []string{"v", "w"}}, block(m{"v": 1, "w": 2}), AskFirst,
+			want{ops: []string{"delete seen 99"}, writeBack: true, next: m{}}},
+		{"a peer deletes what its bind maps of it",
+			whole(baseline(m{"v": 1})), Shown{Wire: true, Gone: true, Clears: []string{"v"}}, block(m{"v": 1, "w": 2}), AskFirst,
+			want{ops: []string{"remove v seen 1"}, writeBack: true, next: m{}}},
+		{"an address that was never there is still not there",
+			whole(Baseline{}), Shown{State: true, Gone: true, Delete: true, Clears: []string{"v"}}, block(m{"v": 1}), AskFirst,
+			want{writeBack: true, next: m{}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			before, err := tt.base.AppendTo(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v := tt.base.Reconcile("r", tt.shown, tt.cur, tt.first)
+			var ops []string
+			for _, o := range v.Ops {
+				s := map[OpKind]string{OpPut: "put", OpRemove: "remove", OpDelete: "delete"}[o.Kind]
+				if o.Field != "" {
+					s += " " + o.Field
+				}
+				if o.Kind == OpPut {
+					s += " " + o.Value.String()
+				}
+				if !o.Base || o.Register != "r" {
+					t.Errorf("op %v does not say what its writer had seen", o)
+				}
+				for _, d := range o.Seen {
+					s += " seen " + lattice.Int(int64(d.Seq)).String()
+				}
+				ops = append(ops, s)
+			}
+			if !slices.Equal(ops, tt.want.ops) {
+				t.Errorf("ops: got %q, want %q", ops, tt.want.ops)
+			}
+			if !slices.Equal(v.Conflict, tt.want.conflict) {
+				t.Errorf("conflict: got %q, want %q", v.Conflict, tt.want.conflict)
+			}
+			if v.WriteBack != tt.want.writeBack {
+				t.Errorf("write back: got %v, want %v", v.WriteBack, tt.want.writeBack)
+			}
+			v.Next.Became(dot(500))
+			got := m{}
+			for _, f := range v.Next.Fields {
+				if !f.Value.IsAbsent() {
+					got[f.Field] = f.Value.Int()
+				}
+			}
+			if len(got) != len(tt.want.next) {
+				t.Errorf("next: got %v, want %v", got, tt.want.next)
+			}
+			for f, n := range tt.want.next {
+				if got[f] != n {
+					t.Errorf("next: got %v, want %v", got, tt.want.next)
+				}
+			}
+			for _, o := range v.Ops {
+				if f, _ := v.Next.Get(o.Field); o.Kind == OpPut && !slices.Equal(f.Dots, []Dot{dot(500)}) {
+					t.Errorf("the baseline of %s is not behind the candidate: %v", o.Field, f.Dots)
+				}
+			}
+			if len(v.Next.Sent) != tt.want.sent {
+				t.Errorf("on their way: got %d, want %d", len(v.Next.Sent), tt.want.sent)
+			}
+			after, err := tt.base.AppendTo(nil)
+			if err != nil || !bytes.Equal(before, after) {
+				t.Errorf("Reconcile changed its receiver")
+			}
+		})
+	}
+}
+
+func TestBaselineStored(t *testing.T) {
+	b := baseline(m{"a": 1, "b": 2})
+	b.Version, b.Bind, b.Whole, b.Told = `"etag"`, "hash", true, 42
+	b.set(BaselineField{Field: "gone"})
+	b.AddSent(Stored(show(m{"a": 3}), block(m{"a": 3})))
+	raw, err := b.AppendTo(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseBaseline(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := got.AppendTo(nil)
+	if err != nil || !bytes.Equal(raw, again) {
+		t.Errorf("got %x, want %x", again, raw)
+	}
+	if got.Version != b.Version || got.Bind != b.Bind || !got.Whole || got.Told != 42 || len(got.Sent) != 1 || len(got.Fields) != 3 {
+		t.Errorf("got %+v", got)
+	}
+	if f, ok := got.Get("gone"); !ok || !f.Value.IsAbsent() {
+		t.Errorf("an absent field came back as %v, %v", f, ok)
+	}
+}
+
+func FuzzParseBaseline(f *testing.F) {
+	b := baseline(m{"a": 1})
+	raw, err := b.AppendTo(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		b, err := ParseBaseline(raw)
+		if err != nil {
+			return
+		}
+		if _, err := b.AppendTo(nil); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestHolds(t *testing.T) {
+	b := baseline(m{"a": 1, "b": 2})
+	b.set(BaselineField{Field: "c"})
+	for _, tt := range []struct {
+		fields m
+		gone   bool
+		want   bool
+	}{
+		{m{"a": 1, "b": 2}, false, true},
+		{m{"a": 1}, false, false},
+		{m{"a": 1, "b": 3}, false, false},
+		{m{"a": 1, "b": 2, "c": 3}, false, false},
+		{nil, true, false},
+	} {
+		if got := b.Holds(show(tt.fields), tt.gone); got != tt.want {
+			t.Errorf("%v gone %v: got %v, want %v", tt.fields, tt.gone, got, tt.want)
+		}
+	}
+	b.AddSent(Sent{Gone: true})
+	if !b.Holds(nil, true) || b.Holds(show(m{"a": 1, "b": 2}), false) {
+		t.Error("what is on its way counts")
+	}
+	b.TakeBack()
+	if !b.Holds(show(m{"a": 1, "b": 2}), false) {
+		t.Error("what was refused does not")
+	}
+}

@@ -1,0 +1,128 @@
+package gateway
+
+import (
+	"sync"
+	"time"
+
+	"github.com/spooksystems/gateway/engine"
+)
+
+// Tables of the engine's notebook that belong to the links.
+const (
+	tableBaseline = "baseline" // wrapper, server, address, register: what the server last showed
+	tableContact  = "contact"  // wrapper, bind: first contact is over
+	tableConflict = "conflict" // wrapper, server, address, register: sides that differ at first contact
+	tableCursor   = "cursor"   // wrapper: write-back has settled everything up to here
+	tableIntent   = "intent"   // wrapper, number: a write on its way to a real server
+	tableParked   = "parked"   // id: an operation that could not be applied
+	tableWrapper  = "wrapper"  // wrapper, key: the wrapper's own records
+)
+
+// spot is a register at a place: two binds may share an address.
+type spot struct {
+	place
+	register string
+}
+
+func (s spot) key(wrapper string) string {
+	return wrapper + "\x00" + s.place.String() + "\x00" + s.register
+}
+
+// baselines keeps what the servers of one wrapper last showed: on disk, with the recent ones in
+// memory. Only this link writes them.
+type baselines struct {
+	store   Store
+	wrapper string
+
+	mu     sync.Mutex
+	recent map[spot]*recent
+}
+
+type recent struct {
+	known   bool
+	base    engine.Baseline
+	touched time.Time // when the server's state was last changed or shown through this link
+}
+
+// most bounds the baselines held in memory; young are kept whatever the number, since a poll may
+// still be on its way that began before them.
+const (
+	mostRecent  = 4096
+	youngRecent = time.Minute
+)
+
+func (b *baselines) at(s spot) (*recent, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r := b.recent[s]; r != nil {
+		return r, nil
+	}
+	raw, err := b.store.Kept(tableBaseline, s.key(b.wrapper))
+	if err != nil {
+		return nil, kind(err)
+	}
+	r := &recent{}
+	if raw != nil {
+		if r.base, err = engine.ParseBaseline(raw); err != nil {
+			return nil, err
+		}
+		r.known = true
+	}
+	if len(b.recent) >= mostRecent {
+		for k, old := range b.recent {
+			if time.Since(old.touched) > youngRecent {
+				delete(b.recent, k)
+			}
+			if len(b.recent) < mostRecent*3/4 {
+				break
+			}
+		}
+	}
+	b.recent[s] = r
+	return r, nil
+}
+
+// get gives the baseline and whether there is one.
+func (b *baselines) get(s spot) (engine.Baseline, bool, error) {
+	r, err := b.at(s)
+	if err != nil {
+		return engine.Baseline{}, false, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return r.base, r.known, nil
+}
+
+// record gives the stored form, and from now on get gives base.
+func (b *baselines) record(s spot, base engine.Baseline) engine.Record {
+	b.mu.Lock()
+	if b.recent[s] == nil {
+		b.recent[s] = &recent{}
+	}
+	*b.recent[s] = recent{known: true, base: base, touched: time.Now()}
+	b.mu.Unlock()
+	raw, err := base.AppendTo(nil)
+	if err != nil {
+		panic(err) // values that came out of the codec go into it
+	}
+	return engine.Record{Table: tableBaseline, Key: s.key(b.wrapper), Value: raw}
+}
+
+// touchedSince tells whether the server's state at the spot was changed through this link after t.
+func (b *baselines) touchedSince(s spot, t time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.recent[s]
+	return r != nil && r.touched.After(t)
+}
+
+// forget makes the next look go to the disk: what was to be stored was not.
+func (b *baselines) forget(p place) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for s := range b.recent {
+		if s.place == p {
+			delete(b.recent, s)
+		}
+	}
+}

@@ -1,0 +1,241 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/engine/lattice"
+	"github.com/spooksystems/gateway/mapping"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// candidate turns what a peer asked of a virtual wrapper into one write. The writer has seen what
+// is committed here.
+func (l *link) candidate(ctx context.Context, op *wrappers.Operation) (engine.Write, error) {
+	var w engine.Write
+	parts := op.Parts
+	if len(parts) == 0 {
+		parts = []wrappers.Operation{*op}
+	}
+	for i := range parts {
+		part := &parts[i]
+		if part.Verb == wrappers.Rename {
+			if err := l.rename(ctx, part, &w); err != nil {
+				return w, err
+			}
+			continue
+		}
+		effects, err := l.set().In(l.name, part, l.env(ctx))
+		if err != nil {
+			return w, err
+		}
+		for _, e := range effects {
+			if err := l.add(ctx, part, e, &w); err != nil {
+				return w, err
+			}
+		}
+	}
+	w.By = l.cause(op, w.By.Source)
+	w.Tag = op.Tag
+	return w, nil
+}
+
+// add appends what one effect does to its register.
+func (l *link) add(ctx context.Context, op *wrappers.Operation, e mapping.Effect, w *engine.Write) error {
+	if w.By.Source == "" {
+		w.By.Source = e.Bind.Source()
+	}
+	if e.Dropped > 0 {
+		l.Count("dropped_members", e.Dropped)
+	}
+	// The current state is needed only where the effect depends on it.
+	var cur engine.StateBlock
+	if e.Delete || e.Whole && !e.Bind.Open() || len(op.If.Match)+len(op.If.Differ) > 0 {
+		var err error
+		if cur, err = l.store.ReadState(ctx, e.Register); err != nil {
+			return kind(err)
+		}
+	}
+	if err := l.precondition(op.If, e, cur, w); err != nil {
+		return err
+	}
+	switch {
+	case e.Delete:
+		ops := deleteOps(e.Bind, e.Register, cur)
+		if ops == nil && e.Bind.OnDelete() != "ignore" {
+			return wrappers.Refuse(wrappers.ErrNotFound, fmt.Sprintf("register %s has no value here", e.Register))
+		}
+		w.Ops = append(w.Ops, ops...)
+		if len(ops) > 0 && !e.Bind.Open() {
+			// Which fields remain was decided from cur: nobody may have come between.
+			w.If = append(w.If, engine.Precondition{Register: e.Register, Match: []engine.StateID{cur.ID}})
+		}
+		return nil
+	case e.Whole && e.Bind.Open():
+		only := engine.Op{Register: e.Register, Kind: engine.OpOnly}
+		for _, f := range e.Fields {
+			if !f.Value.IsAbsent() {
+				only.Fields = append(only.Fields, f.Field)
+			}
+		}
+		w.Ops = append(w.Ops, only)
+	case e.Whole:
+		for _, f := range e.Bind.Clears(cur) {
+			if !slices.ContainsFunc(e.Fields, func(v mapping.FieldValue) bool { return v.Field == f }) {
+				w.Ops = append(w.Ops, engine.Op{Register: e.Register, Kind: engine.OpRemove, Field: f})
+			}
+		}
+	}
+	for _, f := range e.Fields {
+		if f.Value.IsAbsent() {
+			w.Ops = append(w.Ops, engine.Op{Register: e.Register, Kind: engine.OpRemove, Field: f.Field})
+		} else {
+			w.Ops = append(w.Ops, engine.Op{Register: e.Register, Kind: engine.OpPut, Field: f.Field, Value: f.Value})
+		}
+	}
+	return nil
+}
+
+// deleteOps clears what the bind maps; the register goes with its last field. Nil: there is
+// nothing to clear, or the bind ignores deletes.
+func deleteOps(b *mapping.Bind, register string, cur engine.StateBlock) []engine.Op {
+	if !cur.Exists || b.OnDelete() == "ignore" {
+		return nil
+	}
+	if b.Open() {
+		return []engine.Op{{Register: register, Kind: engine.OpDelete}}
+	}
+	var ops []engine.Op
+	clears := b.Clears(cur)
+	left := 0
+	for _, f := range fieldsOf(cur) {
+		if slices.Contains(clears, f) {
+			ops = append(ops, engine.Op{Register: register, Kind: engine.OpRemove, Field: f})
+		} else {
+			left++
+		}
+	}
+	if len(ops) > 0 && left == 0 {
+		// The fields stay, hidden: should a concurrent write keep the register, it returns whole.
+		return []engine.Op{{Register: register, Kind: engine.OpDelete}}
+	}
+	return ops
+}
+
+// fieldsOf lists the fields a register has; "" for one that is one value.
+func fieldsOf(st engine.StateBlock) []string {
+	if !st.Exists {
+		return nil
+	}
+	if st.Value.Kind() != lattice.ObjectKind {
+		if st.Value.IsAbsent() {
+			return nil
+		}
+		return []string{""}
+	}
+	var out []string
+	for _, m := range st.Value.Members() {
+		out = append(out, m.Name)
+	}
+	return out
+}
+
+// precondition turns a peer's versions into a check that the sequencer makes with the commit.
+func (l *link) precondition(p wrappers.Precondition, e mapping.Effect, cur engine.StateBlock, w *engine.Write) error {
+	if len(p.Match)+len(p.Differ) == 0 {
+		return nil
+	}
+	here := cur.Exists && carried(e.Bind, cur)
+	check := engine.Precondition{Register: e.Register}
+	stale := wrappers.Refuse(wrappers.ErrConflict, "the version is not the current one")
+	for _, v := range p.Match {
+		if v == wrappers.Any {
+			if !here {
+				return wrappers.Refuse(wrappers.ErrConflict, "there is nothing here")
+			}
+			check.Match = []engine.StateID{cur.ID}
+			break
+		}
+		if id, err := engine.ParseStateID(string(v)); err == nil {
+			check.Match = append(check.Match, id)
+		}
+	}
+	if len(p.Match) > 0 && !slices.Contains(check.Match, cur.ID) {
+		return stale
+	}
+	for _, v := range p.Differ {
+		if v == wrappers.Any {
+			if here {
+				return wrappers.Refuse(wrappers.ErrConflict, "it exists already")
+			}
+			check.Match = []engine.StateID{cur.ID}
+			break
+		}
+		if id, err := engine.ParseStateID(string(v)); err == nil {
+			check.Differ = append(check.Differ, id)
+		}
+	}
+	if here && slices.Contains(check.Differ, cur.ID) {
+		return stale
+	}
+	w.If = append(w.If, check)
+	return nil
+}
+
+// rename is one candidate: what the old register's bind maps goes, and the new register gets it.
+func (l *link) rename(ctx context.Context, op *wrappers.Operation, w *engine.Write) error {
+	from, ok := l.set().At(l.name, op.Server, op.Address)
+	if !ok {
+		return wrappers.ErrUnmapped
+	}
+	to, ok := l.set().At(l.name, op.Server, op.To)
+	if !ok {
+		return wrappers.Refuse(wrappers.ErrUnmapped, fmt.Sprintf("no bind maps %s", op.To))
+	}
+	cur, err := l.store.ReadState(ctx, from.Register)
+	if err != nil {
+		return kind(err)
+	}
+	gone := deleteOps(from.Bind, from.Register, cur)
+	if gone == nil {
+		return wrappers.Refuse(wrappers.ErrNotFound, fmt.Sprintf("register %s has no value here", from.Register))
+	}
+	if w.By.Source == "" {
+		w.By.Source = from.Bind.Source()
+	}
+	w.If = append(w.If, engine.Precondition{Register: from.Register, Match: []engine.StateID{cur.ID}})
+	w.Ops = append(w.Ops, gone...)
+	fields := from.Bind.Mapped(from.Register, cur)
+	if to.Bind.Open() {
+		only := engine.Op{Register: to.Register, Kind: engine.OpOnly}
+		for _, f := range fields {
+			only.Fields = append(only.Fields, f.Field)
+		}
+		w.Ops = append(w.Ops, only)
+	}
+	for _, f := range fields {
+		w.Ops = append(w.Ops, engine.Op{Register: to.Register, Kind: engine.OpPut, Field: f.Field, Value: f.Value})
+	}
+	return nil
+}
+
+// write commits a candidate whose preconditions may be the gateway's own: if somebody came
+// between the look and the commit, it looks again.
+func (l *link) write(ctx context.Context, op *wrappers.Operation) (engine.Receipt, error) {
+	const looks = 16
+	for try := 1; ; try++ {
+		w, err := l.candidate(ctx, op)
+		if err != nil || len(w.Ops) == 0 {
+			return engine.Receipt{}, err
+		}
+		r, err := l.store.WriteState(ctx, w)
+		if err = kind(err); err == nil {
+			return r, nil
+		}
+		if wrappers.Kind(err) != wrappers.ErrConflict || try == looks || len(w.If) == 0 {
+			return r, err
+		}
+	}
+}

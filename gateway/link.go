@@ -1,0 +1,260 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/mapping"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// One operation's whole path:
+//
+//	a peer writes    wrappers/<protocol> makes an Operation
+//	                 link.Do, link.Begin … Commit, or link.Seen         (this file, intent.go, seen.go)
+//	                 mapping.Set.In: what it means for registers        (Effects)
+//	                 candidate.go: Effects to one engine.Write
+//	                 engine: collapse, store, number, sync
+//	it is durable    the peer gets its success
+//	others are told  link.Follow: observers wake with a QDelta          (notify.go, writeback.go)
+//	                 mapping.Bind.Out: the payload at their address     (Change)
+//	                 wrappers/<protocol> tells its peers or its server
+//	                 link.Settle: cursor and baseline, in one batch
+
+// link is one wrapper's door to shared state.
+type link struct {
+	*Links
+	info   LinkInfo
+	name   string
+	owners owners
+	seen   sync.Mutex // one Seen at a time: the server's order is the order of the call
+	base   baselines
+	back   *writeBack
+	turns  *turns // Patterns' change channel
+}
+
+func (l *link) set() *mapping.Set { return l.gen.Load().Set }
+
+// Maps implements wrappers.Link.
+func (l *link) Maps(verb wrappers.Verb, server, address string) bool {
+	return l.set().Maps(l.name, verb, server, address)
+}
+
+// Do implements wrappers.Link: a virtual wrapper's operation, from the peer's words to the disk.
+func (l *link) Do(ctx context.Context, op wrappers.Operation) (wrappers.Result, error) {
+	started := time.Now()
+	if err := l.allowed(&op); err != nil {
+		l.event(In, &op, started, nil, err)
+		return wrappers.Result{}, err
+	}
+	switch op.Verb {
+	case wrappers.Read:
+		r, err := l.read(ctx, &op)
+		l.event(Asked, &op, started, nil, err)
+		return r, err
+	case wrappers.List:
+		r, err := l.list(ctx, &op)
+		l.event(Asked, &op, started, nil, err)
+		return r, err
+	}
+	receipt, err := l.write(ctx, &op)
+	l.event(In, &op, started, &receipt, err)
+	if err != nil {
+		return wrappers.Result{}, err
+	}
+	return result(receipt), nil
+}
+
+// allowed checks what a peer that nobody authenticated may do. In front of a real server it is
+// the server that decides.
+func (l *link) allowed(op *wrappers.Operation) error {
+	if l.info.Relay || l.info.Attached || op.Who.Verified {
+		return nil
+	}
+	need := wrappers.ReadAccess
+	if op.Verb.Writes() || len(op.Parts) > 0 {
+		need = wrappers.WriteAccess
+	}
+	if l.info.Anonymous >= need {
+		return nil
+	}
+	return wrappers.Refuse(wrappers.ErrDenied, "log on first")
+}
+
+// read answers with the register's committed state, in the form of the bind.
+func (l *link) read(ctx context.Context, op *wrappers.Operation) (wrappers.Result, error) {
+	at, ok := l.set().At(l.name, op.Server, op.Address)
+	if !ok {
+		return wrappers.Result{}, wrappers.ErrUnmapped
+	}
+	st, err := l.store.ReadState(ctx, at.Register)
+	if err != nil {
+		return wrappers.Result{}, kind(err)
+	}
+	if !st.Exists || !carried(at.Bind, st) {
+		return wrappers.Result{}, wrappers.Refuse(wrappers.ErrNotFound, fmt.Sprintf("register %s has no value here", at.Register))
+	}
+	p := mapping.Place{Bind: at.Bind, Server: op.Server, Address: op.Address}
+	pay, send, err := at.Bind.Out(p, st, nil, l.env(ctx))
+	if err != nil {
+		return wrappers.Result{}, err
+	}
+	if !send {
+		return wrappers.Result{}, wrappers.Refuse(wrappers.ErrNotFound, fmt.Sprintf("`when` hides register %s here", at.Register))
+	}
+	return wrappers.Result{Payload: pay, Version: version(st), Cursor: wrappers.Cursor(engine.Cursor{Ordinal: st.Ordinal}.String())}, nil
+}
+
+// carried tells whether the bind has anything of the register to show.
+func carried(b *mapping.Bind, st engine.StateBlock) bool {
+	return b.Open() || len(b.Mapped(st.Register, st)) > 0
+}
+
+// Follow implements wrappers.Link.
+func (l *link) Follow(ctx context.Context, mode wrappers.FollowMode, from wrappers.Cursor) iter.Seq2[wrappers.Change, error] {
+	if mode == wrappers.WriteBack {
+		return l.back.follow(ctx)
+	}
+	return l.notify(ctx, from)
+}
+
+// Settle implements wrappers.Link.
+func (l *link) Settle(ctx context.Context, c wrappers.Change, e wrappers.Effect) error {
+	return l.back.settle(ctx, c, e)
+}
+
+// Patterns implements wrappers.Link.
+func (l *link) Patterns() ([]wrappers.Pattern, <-chan struct{}) {
+	turned := l.turns.wait()
+	return l.set().Patterns(l.name), turned
+}
+
+// Keep implements wrappers.Link.
+func (l *link) Keep(ctx context.Context, records ...wrappers.Record) error {
+	return kind(l.store.KeepRecords(ctx, true, l.own(records)...))
+}
+
+// own puts a wrapper's records under its own name.
+func (l *link) own(records []wrappers.Record) []engine.Record {
+	out := make([]engine.Record, len(records))
+	for i, r := range records {
+		out[i] = engine.Record{Table: tableWrapper, Key: l.name + "\x00" + r.Key, Value: r.Value}
+	}
+	return out
+}
+
+// Kept implements wrappers.Link.
+func (l *link) Kept(_ context.Context, prefix string) iter.Seq2[wrappers.Record, error] {
+	return func(yield func(wrappers.Record, error) bool) {
+		for r, err := range l.store.EachKept(tableWrapper, l.name+"\x00"+prefix) {
+			if err != nil {
+				yield(wrappers.Record{}, kind(err))
+				return
+			}
+			if !yield(wrappers.Record{Key: r.Key[len(l.name)+1:], Value: r.Value}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Tap implements wrappers.Link.
+func (l *link) Tap(op wrappers.Operation, outcome string) {
+	l.emit(Event{
+		Time: time.Now(), Kind: Passed, Protocol: l.info.Protocol.Name, Wrapper: l.name, Verb: op.Verb, Server: op.Server,
+		Address: op.Address, Principal: op.Who.Principal, Peer: op.Who.Peer, Size: len(op.Payload.Raw), Outcome: outcome,
+	})
+}
+
+// Count implements wrappers.Link.
+func (l *link) Count(event string, n int) { l.count(l.name, event, n) }
+
+// env is what expressions may know beyond the operation.
+func (l *link) env(ctx context.Context) mapping.Env {
+	return mapping.Env{Now: time.Now(), Register: func(name string) (engine.StateBlock, bool) {
+		st, err := l.store.ReadState(ctx, name)
+		return st, err == nil && st.Exists
+	}}
+}
+
+// cause says who did an operation, for history.
+func (l *link) cause(op *wrappers.Operation, source string) engine.Cause {
+	return engine.Cause{
+		Principal: op.Who.Principal, Verified: op.Who.Verified, Protocol: l.info.Protocol.Name, Wrapper: l.name,
+		Peer: op.Who.Peer, Verb: op.Verb.String(), Server: op.Server, Address: op.Address, Source: source,
+	}
+}
+
+// event reports what became of an operation.
+func (l *link) event(k EventKind, op *wrappers.Operation, started time.Time, r *engine.Receipt, err error) {
+	e := Event{
+		Time: time.Now(), Kind: k, Protocol: l.info.Protocol.Name, Wrapper: l.name, Verb: op.Verb, Server: op.Server,
+		Address: op.Address, Principal: op.Who.Principal, Peer: op.Who.Peer, Size: len(op.Payload.Raw), Took: time.Since(started),
+	}
+	if err != nil {
+		e.Outcome = err.Error()
+	}
+	if r != nil {
+		e.Cursor = r.Cursor
+		for i := range r.States {
+			e.Registers = append(e.Registers, r.States[i].Register)
+		}
+		if len(r.States) > 0 {
+			e.Text = text(r.States[0])
+		}
+	}
+	l.emit(e)
+}
+
+// text is a register's state in a few words.
+func text(st engine.StateBlock) string {
+	if !st.Exists {
+		return "gone"
+	}
+	s := st.Value.String()
+	if len(s) > 120 {
+		s = s[:117] + "…"
+	}
+	return s
+}
+
+func version(st engine.StateBlock) wrappers.Version { return wrappers.Version(st.ID.String()) }
+
+// result is what a writer learns of its candidate.
+func result(r engine.Receipt) wrappers.Result {
+	out := wrappers.Result{}
+	if r.Dot != (engine.Dot{}) {
+		out.Cursor = wrappers.Cursor(r.Cursor.String())
+	}
+	if len(r.States) > 0 {
+		out.Version = version(r.States[0])
+		out.Created = r.States[0].ID.Rank == 1
+	}
+	return out
+}
+
+// kind turns the engine's errors into the few a wrapper knows.
+func kind(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, k := range []struct{ engine, wrapper error }{
+		{engine.ErrInvalid, wrappers.ErrInvalid},
+		{engine.ErrNotFound, wrappers.ErrNotFound},
+		{engine.ErrConflict, wrappers.ErrConflict},
+		{engine.ErrTooLarge, wrappers.ErrTooLarge},
+	} {
+		if errors.Is(err, k.engine) {
+			return wrappers.Refuse(k.wrapper, err.Error())
+		}
+	}
+	if errors.Is(err, engine.ErrFull) {
+		return wrappers.Refuse(wrappers.ErrUnavailable, err.Error())
+	}
+	return fmt.Errorf("%w: %w", wrappers.ErrUnavailable, err)
+}

@@ -1,0 +1,65 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// mostItems is how many items one List gives.
+const mostItems = 1000
+
+// list gives what stands directly below a prefix: registers, and prefixes with more below them.
+func (l *link) list(ctx context.Context, op *wrappers.Operation) (wrappers.Result, error) {
+	set := l.set()
+	limit := op.Limit
+	if limit <= 0 || limit > mostItems {
+		limit = mostItems
+	}
+	separator := l.info.Protocol.Syntax.Separator
+	unders := set.Under(l.name, op.Server, op.Address)
+	if len(unders) == 0 {
+		return wrappers.Result{}, wrappers.ErrUnmapped
+	}
+	// The order of registers is not that of addresses, so the first `limit` addresses are
+	// selected from all of them; more than twice as many are never held.
+	var items []wrappers.Item
+	trim := func() {
+		slices.SortFunc(items, func(a, b wrappers.Item) int { return strings.Compare(a.Address, b.Address) })
+		items = slices.CompactFunc(items, func(a, b wrappers.Item) bool { return a.Address == b.Address })
+		if len(items) > limit+1 {
+			items = items[:limit+1]
+		}
+	}
+	for _, u := range unders {
+		for st, err := range l.store.List(ctx, u.RegisterPrefix, "", 0) {
+			if err != nil {
+				return wrappers.Result{}, kind(err)
+			}
+			for _, p := range set.Places(l.name, st.Register) {
+				if p.Bind != u.Bind || p.Server != op.Server || !strings.HasPrefix(p.Address, op.Address) || !carried(p.Bind, st) {
+					continue
+				}
+				item := wrappers.Item{Address: p.Address, Version: version(st)}
+				if i := strings.Index(p.Address[len(op.Address):], separator); i > 0 || i == 0 && op.Address != "" {
+					item = wrappers.Item{Address: p.Address[:len(op.Address)+i+len(separator)], Prefix: true}
+				}
+				if item.Address <= op.After {
+					continue
+				}
+				items = append(items, item)
+			}
+			if len(items) > 2*limit {
+				trim()
+			}
+		}
+	}
+	trim()
+	r := wrappers.Result{Items: items}
+	if len(items) > limit {
+		r.Items, r.More = items[:limit], true
+	}
+	return r, nil
+}

@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/mapping"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// notify is Follow with Notify: every committed change, in commit order, for whoever subscribes
+// to what this gateway itself serves.
+func (l *link) notify(ctx context.Context, from wrappers.Cursor) iter.Seq2[wrappers.Change, error] {
+	return func(yield func(wrappers.Change, error) bool) {
+		start, err := l.start(ctx, from)
+		if err != nil {
+			yield(wrappers.Change{}, err)
+			return
+		}
+		for d, err := range l.store.Observe(ctx, engine.Filter{}, start) {
+			if err != nil {
+				yield(wrappers.Change{}, kind(err))
+				return
+			}
+			if !l.tell(ctx, &d, yield) {
+				return
+			}
+		}
+	}
+}
+
+func (l *link) start(ctx context.Context, from wrappers.Cursor) (engine.Cursor, error) {
+	if from == "" {
+		c, err := l.store.Cursor(ctx)
+		return c, kind(err)
+	}
+	c, err := engine.ParseCursor(string(from))
+	return c, kind(err)
+}
+
+// tell yields the changes that one delta means for this wrapper's addresses. An operation that
+// touched several registers is an echo once.
+func (l *link) tell(ctx context.Context, d *engine.QDelta, yield func(wrappers.Change, error) bool) bool {
+	own := d.Cause.Wrapper == l.name && !d.Snapshot
+	told := false
+	for _, p := range l.set().Places(l.name, d.After.Register) {
+		echo := own && d.Cause.Address == p.Address && d.Cause.Server == p.Server
+		if !echo && (!concerns(p.Bind, d) || !d.Snapshot && !d.Created && !d.Deleted && len(d.Changed) == 0) {
+			continue
+		}
+		c := l.change(d, p.Server, p.Address)
+		c.Options = p.Bind.Options()
+		if echo {
+			if d.Part > 0 {
+				continue
+			}
+			c.Echo, c.Tag, told = true, d.Tag, true
+		}
+		if c.Gone = !d.After.Exists || !carried(p.Bind, d.After); !c.Gone {
+			pay, send, err := p.Bind.Out(p, d.After, nil, l.env(ctx))
+			if err != nil {
+				l.log.Warn("can't be shown", "wrapper", l.name, "address", p.Address, "register", p.Bind.Source(), "err", err)
+				l.Count("unshowable", 1)
+			}
+			if (err != nil || !send) && !echo {
+				continue
+			}
+			c.Payload = pay
+		}
+		if !echo {
+			l.toldEvent(d, p)
+		}
+		if !yield(c, nil) {
+			return false
+		}
+	}
+	if own && !told && d.Part == 0 && d.Tag != 0 {
+		// Said at an address from which nothing flows out: its subscribers still hear it.
+		c := l.change(d, d.Cause.Server, d.Cause.Address)
+		c.Echo, c.Tag = true, d.Tag
+		if t, ok := l.set().At(l.name, c.Server, c.Address); ok {
+			c.Options = t.Bind.Options()
+		}
+		return yield(c, nil)
+	}
+	return true
+}
+
+func (l *link) change(d *engine.QDelta, server, address string) wrappers.Change {
+	return wrappers.Change{
+		Server: server, Address: address, Version: version(d.After), Cursor: wrappers.Cursor(d.Cursor.String()),
+		Snapshot: d.Snapshot, Key: d.Cursor.String(),
+	}
+}
+
+func (l *link) toldEvent(d *engine.QDelta, p mapping.Place) {
+	if d.Snapshot {
+		return
+	}
+	l.emit(Event{
+		Time: time.Now(), Kind: Out, Protocol: l.info.Protocol.Name, Wrapper: l.name, Server: p.Server, Address: p.Address,
+		Registers: []string{d.After.Register}, Source: p.Bind.Source(), Cursor: d.Cursor,
+		Took: max(time.Since(d.After.Time.Time()), 0), Text: text(d.After),
+	})
+}

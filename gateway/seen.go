@@ -1,0 +1,216 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/mapping"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// Seen implements wrappers.Link: what a server now says becomes candidates where it is news.
+func (l *link) Seen(ctx context.Context, at wrappers.Position, what []wrappers.Observation) error {
+	l.seen.Lock()
+	defer l.seen.Unlock()
+	b := sightings{link: l, ctx: ctx}
+	for i := range what {
+		if err := b.observe(at, &what[i]); err != nil {
+			return errors.Join(err, b.flush())
+		}
+	}
+	if err := b.flush(); err != nil {
+		return err
+	}
+	if len(at.Keep) > 0 {
+		if err := l.store.KeepRecords(ctx, true, l.own(at.Keep)...); err != nil {
+			return kind(err)
+		}
+	}
+	if at.Snapshot == wrappers.SnapshotEnd {
+		l.back.listed()
+	}
+	return nil
+}
+
+// sightings are the observations of one Seen: sequenced in the server's order, synced together.
+type sightings struct {
+	*link
+	ctx     context.Context
+	waiting []func() error
+	touched map[string]bool // registers with a commit that is not visible yet
+}
+
+func (b *sightings) flush() error {
+	var err error
+	for _, wait := range b.waiting {
+		err = errors.Join(err, wait())
+	}
+	b.waiting, b.touched = nil, nil
+	return err
+}
+
+func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error {
+	l, p := b.link, place{o.Server, o.Address}
+	polled := !at.Feed && !l.back.reading(p)
+	if polled {
+		// An answer that a write may have overtaken says nothing.
+		if !l.owners.try(p) {
+			l.Count("stale_polls", 1)
+			return nil
+		}
+		defer l.owners.release(p)
+	}
+	op := wrappers.Operation{Verb: o.Verb, Server: o.Server, Address: o.Address, Payload: o.Payload, Who: o.Who, Tag: o.Tag}
+	started := time.Now()
+	effects, err := l.set().In(l.name, &op, l.env(b.ctx))
+	if errors.Is(err, wrappers.ErrUnmapped) {
+		return b.keep(o.Keep)
+	}
+	if err != nil {
+		l.event(In, &op, started, nil, err)
+		return errors.Join(l.park(b.ctx, &op, "in", "", err, false), b.keep(o.Keep))
+	}
+	var w engine.Write
+	var then []func(engine.Dot) engine.Record
+	for _, e := range effects {
+		if b.touched[e.Register] {
+			// What follows is decided from the register's state, so that has to be visible.
+			if err := b.flush(); err != nil {
+				return err
+			}
+		}
+		s := spot{p, e.Register}
+		if polled && !o.Began.IsZero() && l.base.touchedSince(s, o.Began) {
+			l.Count("stale_polls", 1)
+			continue
+		}
+		ops, baseline, err := l.reconcile(b.ctx, s, e, engine.Shown{
+			Wire: o.Wire, State: at.Snapshot != wrappers.NoSnapshot || !at.Feed, Ours: o.Ours, Feed: at.Feed, Version: string(o.Version),
+		})
+		if err != nil {
+			return err
+		}
+		if w.By.Source == "" {
+			w.By.Source = e.Bind.Source()
+		}
+		w.Ops = append(w.Ops, ops...)
+		then = append(then, baseline)
+	}
+	if len(w.Ops) == 0 {
+		records := l.own(o.Keep)
+		for _, f := range then {
+			if f != nil {
+				records = append(records, f(engine.Dot{}))
+			}
+		}
+		return kind(l.store.KeepRecords(b.ctx, false, records...))
+	}
+	w.By, w.Tag, w.Keep = l.cause(&op, w.By.Source), o.Tag, l.own(o.Keep)
+	w.KeepWith = bind(then)
+	_, wait, err := l.store.Submit(b.ctx, w)
+	if err != nil {
+		err = kind(err)
+		l.event(In, &op, started, nil, err)
+		if wrappers.Kind(err) == wrappers.ErrUnavailable {
+			return err // the server owes it to us still
+		}
+		l.base.forget(p)
+		return errors.Join(l.park(b.ctx, &op, "in", "", err, false), b.keep(o.Keep))
+	}
+	if b.touched == nil {
+		b.touched = map[string]bool{}
+	}
+	for _, op := range w.Ops {
+		b.touched[op.Register] = true
+	}
+	// The caller owns the payload again when Seen returns, not before: op stays whole until then.
+	b.waiting = append(b.waiting, func() error {
+		r, err := wait()
+		l.event(In, &op, started, &r, err)
+		return kind(err)
+	})
+	return nil
+}
+
+func (b *sightings) keep(records []wrappers.Record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	return kind(b.store.KeepRecords(b.ctx, false, b.own(records)...))
+}
+
+// bind makes the records that need the candidate's dot.
+func bind(then []func(engine.Dot) engine.Record) func(engine.Dot) []engine.Record {
+	return func(d engine.Dot) []engine.Record {
+		out := make([]engine.Record, 0, len(then))
+		for _, f := range then {
+			if f != nil {
+				out = append(out, f(d))
+			}
+		}
+		return out
+	}
+}
+
+// reconcile decides what one effect of a write in front of or inside a real server means: the
+// operations, and the baseline to be stored with them (nil: it stays).
+func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown engine.Shown) ([]engine.Op, func(engine.Dot) engine.Record, error) {
+	base, _, err := l.base.get(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	cur, err := l.store.ReadState(ctx, s.register)
+	if err != nil {
+		return nil, nil, kind(err)
+	}
+	if e.Dropped > 0 {
+		l.Count("dropped_members", e.Dropped)
+	}
+	shown.Gone = e.Delete
+	shown.Whole = e.Whole
+	if e.Delete || e.Whole {
+		shown.Clears = e.Bind.Clears(cur)
+	}
+	if e.Delete {
+		left := slices.ContainsFunc(fieldsOf(cur), func(f string) bool { return !slices.Contains(shown.Clears, f) })
+		shown.Delete = e.Bind.Open() || !left
+	}
+	for _, f := range e.Fields {
+		shown.Fields = append(shown.Fields, engine.ShownField{Field: f.Field, Value: f.Value})
+	}
+	v := base.Reconcile(s.register, shown, cur, firstContact(e.Bind))
+	if err := l.back.conflict(ctx, s, e.Bind, v.Conflict); err != nil || len(v.Conflict) > 0 {
+		return nil, nil, err
+	}
+	if e.Delete && e.Bind.OnDelete() == "ignore" {
+		v.Ops = nil
+	}
+	if v.WriteBack {
+		l.back.mark(s, cur.Ordinal)
+	}
+	v.Next.Bind = e.Bind.Hash()
+	return v.Ops, func(d engine.Dot) engine.Record {
+		v.Next.Became(d)
+		return l.base.record(s, v.Next)
+	}, nil
+}
+
+func firstContact(b *mapping.Bind) engine.FirstContact {
+	switch b.First() {
+	case "source":
+		return engine.SourceFirst
+	case "register":
+		return engine.RegisterFirst
+	}
+	return engine.AskFirst
+}
+
+// keepQuietly stores records whose loss in a crash costs nothing but a look at the server.
+func (l *link) keepQuietly(records ...engine.Record) {
+	if err := l.store.KeepRecords(context.Background(), false, records...); err != nil {
+		l.log.Warn("notebook", "wrapper", l.name, "err", err)
+	}
+}

@@ -1,0 +1,661 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/mapping"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// writeBack carries changes into the real server of one wrapper.
+//
+// It is level-triggered. A delta only marks the spots it concerns as due; what is written is
+// decided when the spot's turn comes, from the register's newest state and from what the server
+// last showed. So a burst becomes one write, our own captures become none, and doing it twice
+// does no harm. The stored cursor never passes a commit with an unsettled spot; after a restart
+// everything behind it is looked at again.
+type writeBack struct {
+	l *link
+
+	mu       sync.Mutex
+	due      map[spot]*due
+	ready    []*due // in the order in which they became due
+	flying   map[uint64]*due
+	reads    map[place]int // read-backs that are out
+	tickets  uint64
+	observed uint64 // ordinal up to which deltas have been marked
+	logID    uint64
+	stored   uint64
+	saved    time.Time
+	wake     chan struct{}
+	room     chan struct{} // closed when due has shrunk below mostDue; nil if nobody waits
+	contacts
+}
+
+// mostDue bounds the spots held in memory; beyond it the log is read no further until some settle.
+const mostDue = 10_000
+
+// due is one spot that may differ from its server.
+type due struct {
+	spot
+	since   uint64    // the first commit not settled
+	tries   int       // in a row that failed
+	after   time.Time // not before
+	queued  bool      // stands in ready
+	again   bool      // became due again while it was out
+	force   bool      // write even if the server is believed to have it: an earlier try may have failed
+	read    bool      // ask the server first
+	locked  bool      // the address is ours already (an intent whose outcome is unknown)
+	intents []string  // resolved once the server has been asked
+	contact *contact
+
+	// While it is out:
+	sent    engine.Sent
+	version engine.StateBlock
+	bind    *mapping.Bind
+	told    uint64 // events: the ordinal told
+	more    bool   // events: there are more behind it
+}
+
+func newWriteBack(l *link) *writeBack {
+	b := &writeBack{l: l, due: map[spot]*due{}, flying: map[uint64]*due{}, reads: map[place]int{}, wake: make(chan struct{}, 1)}
+	b.contacts.init()
+	return b
+}
+
+func (b *writeBack) nudge() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// mark makes a spot due for a commit.
+func (b *writeBack) mark(s spot, ordinal uint64) {
+	b.mu.Lock()
+	b.markLocked(s, ordinal)
+	b.mu.Unlock()
+	b.nudge()
+}
+
+func (b *writeBack) markLocked(s spot, ordinal uint64) *due {
+	d := b.due[s]
+	if d == nil {
+		d = &due{spot: s, since: ordinal}
+		b.due[s] = d
+	} else if d.outLocked() {
+		d.again = true
+		return d
+	}
+	b.queueLocked(d)
+	return d
+}
+
+func (d *due) outLocked() bool { return d.bind != nil }
+
+func (b *writeBack) queueLocked(d *due) {
+	if !d.queued {
+		d.queued = true
+		b.ready = append(b.ready, d)
+	}
+}
+
+// follow is Follow with WriteBack.
+func (b *writeBack) follow(ctx context.Context) iter.Seq2[wrappers.Change, error] {
+	return func(yield func(wrappers.Change, error) bool) {
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		from, err := b.cursor()
+		if err != nil {
+			yield(wrappers.Change{}, err)
+			return
+		}
+		failed := make(chan error, 1)
+		go func() { failed <- b.observe(ctx, from) }()
+		go b.scan(ctx)
+		tick := time.NewTimer(time.Hour)
+		defer tick.Stop()
+		for {
+			c, ok, wait, err := b.next(ctx)
+			if err != nil {
+				yield(wrappers.Change{}, err)
+				return
+			}
+			if ok {
+				if !yield(c, nil) {
+					return
+				}
+				continue
+			}
+			tick.Reset(min(wait, b.save()))
+			select {
+			case <-b.wake:
+			case <-tick.C:
+			case err := <-failed:
+				if err != nil && ctx.Err() == nil {
+					yield(wrappers.Change{}, kind(err))
+					return
+				}
+			case <-ctx.Done():
+				yield(wrappers.Change{}, ctx.Err())
+				return
+			}
+		}
+	}
+}
+
+// cursor reads where the last run stood, and forgets what was out under an earlier call.
+func (b *writeBack) cursor() (engine.Cursor, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for t, d := range b.flying {
+		delete(b.flying, t)
+		b.landLocked(d)
+		b.queueLocked(d)
+	}
+	raw, err := b.l.store.Kept(tableCursor, b.l.name)
+	if err != nil || raw == nil {
+		return engine.Cursor{}, kind(err)
+	}
+	return engine.ParseCursor(string(raw))
+}
+
+// observe marks what each delta concerns.
+func (b *writeBack) observe(ctx context.Context, from engine.Cursor) error {
+	for d, err := range b.l.store.Observe(ctx, engine.Filter{}, from) {
+		if err != nil {
+			return err
+		}
+		if err := b.delta(ctx, &d); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
+	var spots []spot
+	for _, p := range b.l.set().Places(b.l.name, d.After.Register) {
+		if concerns(p.Bind, d) {
+			spots = append(spots, spot{place{p.Server, p.Address}, d.After.Register})
+		}
+	}
+	if err := b.makeRoom(ctx); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	for _, s := range spots {
+		b.markLocked(s, d.Cursor.Ordinal)
+	}
+	if d.Part == d.Of-1 || d.Snapshot {
+		b.observed = max(b.observed, d.Cursor.Ordinal)
+		b.logID = d.Cursor.Log
+	}
+	b.mu.Unlock()
+	if len(spots) > 0 {
+		b.nudge()
+	}
+	return nil
+}
+
+// makeRoom waits until another spot may become due.
+func (b *writeBack) makeRoom(ctx context.Context) error {
+	for {
+		b.mu.Lock()
+		if len(b.due) < mostDue {
+			b.mu.Unlock()
+			return nil
+		}
+		if b.room == nil {
+			b.room = make(chan struct{})
+		}
+		room := b.room
+		b.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// concerns tells whether a delta is about anything that a bind carries outward.
+func concerns(bind *mapping.Bind, d *engine.QDelta) bool {
+	if !bind.Outward() {
+		return false
+	}
+	if d.Snapshot || d.Created || d.Deleted {
+		return true
+	}
+	return slices.ContainsFunc(d.Changed, func(c engine.FieldChange) bool { return bind.Carries(c.Field) })
+}
+
+// errWaits: the server has to be listed before anything is written into it.
+var errWaits = errors.New("first contact is not over")
+
+// next gives the next change to write, or how long to wait for one.
+func (b *writeBack) next(ctx context.Context) (c wrappers.Change, ok bool, wait time.Duration, err error) {
+	wait = time.Hour
+	b.mu.Lock()
+	queue := b.ready
+	b.ready = nil
+	b.mu.Unlock()
+	var later []*due
+	defer func() {
+		b.mu.Lock()
+		b.ready = append(append(later, queue...), b.ready...)
+		b.mu.Unlock()
+	}()
+	for len(queue) > 0 {
+		d := queue[0]
+		queue = queue[1:]
+		if left := time.Until(d.after); left > 0 {
+			wait = min(wait, left)
+			later = append(later, d)
+			continue
+		}
+		if !d.locked && !b.l.owners.try(d.place) {
+			later = append(later, d) // its release wakes us
+			continue
+		}
+		d.locked = true
+		c, ok, err = b.prepare(ctx, d)
+		if errors.Is(err, errWaits) {
+			b.l.owners.release(d.place)
+			d.locked = false
+			later = append(later, d) // listed() wakes us
+			continue
+		}
+		if err != nil {
+			b.l.owners.release(d.place)
+			d.locked = false
+			if ctx.Err() != nil {
+				later = append(later, d)
+				return c, false, 0, err
+			}
+			// Not the server's fault: the register can't be shown there.
+			if perr := b.l.parkOut(ctx, d, err); perr != nil {
+				return c, false, 0, perr
+			}
+			b.finish(d)
+			continue
+		}
+		if ok {
+			return c, true, 0, nil
+		}
+		b.l.owners.release(d.place)
+		d.locked = false
+		b.finish(d)
+	}
+	return c, false, wait, nil
+}
+
+// finish ends a spot's turn: it is as it should be, or is due again.
+func (b *writeBack) finish(d *due) {
+	b.mu.Lock()
+	b.finishLocked(d)
+	b.mu.Unlock()
+}
+
+func (b *writeBack) finishLocked(d *due) {
+	d.queued = false
+	if d.again {
+		d.again = false
+		d.since = b.observed // whatever came while it was out stands at or below it
+		b.queueLocked(d)
+		b.nudge()
+		return
+	}
+	delete(b.due, d.spot)
+	if d.contact != nil {
+		d.contact.left--
+		b.settledLocked(d.contact)
+		d.contact = nil
+	}
+	if b.room != nil && len(b.due) < mostDue/2 {
+		close(b.room)
+		b.room = nil
+	}
+}
+
+// prepare decides what, if anything, is to be written at a spot whose address is ours.
+func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool, error) {
+	l := b.l
+	var p mapping.Place
+	for _, q := range l.set().Places(l.name, d.register) {
+		if q.Server == d.server && q.Address == d.address {
+			p = q
+		}
+	}
+	if p.Bind == nil || !p.Bind.Outward() {
+		if len(d.intents) == 0 {
+			return wrappers.Change{}, false, nil // the bind has gone
+		}
+		at, ok := l.set().At(l.name, d.server, d.address)
+		if !ok {
+			l.keepQuietly(intentsGone(d.intents)...)
+			return wrappers.Change{}, false, nil
+		}
+		p = mapping.Place{Bind: at.Bind, Server: d.server, Address: d.address}
+	}
+	st, err := l.store.ReadState(ctx, d.register)
+	if err != nil {
+		return wrappers.Change{}, false, err
+	}
+	base, known, err := l.base.get(d.spot)
+	if err != nil {
+		return wrappers.Change{}, false, err
+	}
+	c := wrappers.Change{
+		Server: d.server, Address: d.address, Version: version(st), Previous: wrappers.Version(base.Version),
+		Cursor: wrappers.Cursor(engine.Cursor{Log: b.logID, Ordinal: st.Ordinal}.String()), Options: p.Bind.Options(),
+	}
+	if d.read || !l.info.Protocol.Feed && p.Bind.Inward() && !p.Bind.Events() && (!known || base.Bind != p.Bind.Hash()) {
+		c.ReadBack, d.read = true, true
+		return b.fly(d, p.Bind, c), true, nil
+	}
+	if !p.Bind.Outward() || b.inConflict(d.spot) {
+		return wrappers.Change{}, false, nil
+	}
+	if b.waits(p.Bind) {
+		return wrappers.Change{}, false, errWaits
+	}
+	d.told, d.more = 0, false
+	if p.Bind.Events() {
+		var found bool
+		if st, found, err = b.event(ctx, d, p, base.Told, &c); err != nil || !found {
+			return wrappers.Change{}, false, err
+		}
+	}
+	fields := shownFields(p.Bind.Mapped(d.register, st))
+	gone := !st.Exists || len(fields) == 0 && !p.Bind.Open()
+	if gone && p.Bind.OnDelete() == "ignore" {
+		return wrappers.Change{}, false, nil
+	}
+	if !d.force && d.told == 0 && base.Holds(fields, gone) {
+		return wrappers.Change{}, false, nil
+	}
+	d.sent = engine.Stored(fields, st)
+	d.sent.Gone = gone
+	d.version = st
+	c.Gone = gone
+	c.Create = !known || base.Holds(nil, true)
+	if !gone {
+		pay, send, err := p.Bind.Out(p, st, nil, l.env(ctx))
+		if err != nil {
+			return wrappers.Change{}, false, err
+		}
+		if !send {
+			if d.told > 0 {
+				d.again = d.more
+				base.Told = d.told
+				l.keepQuietly(l.base.record(d.spot, base))
+			}
+			return wrappers.Change{}, false, nil
+		}
+		c.Payload = pay
+	}
+	if l.info.Protocol.Feed && p.Bind.Inward() {
+		// The feed may show it before the server's answer comes, or after a crash.
+		base.Sent = slices.Clone(base.Sent)
+		base.AddSent(d.sent)
+		base.Bind = p.Bind.Hash()
+		l.keepQuietly(l.base.record(d.spot, base))
+	}
+	return b.fly(d, p.Bind, c), true, nil
+}
+
+// event finds the oldest change that a bind with events has not told yet.
+func (b *writeBack) event(ctx context.Context, d *due, p mapping.Place, told uint64, c *wrappers.Change) (engine.StateBlock, bool, error) {
+	if told == 0 {
+		told = max(d.since, 1) - 1 // changes from before the bind existed are not events
+	}
+	var st engine.StateBlock
+	found := false
+	for q, err := range b.l.store.History(ctx, engine.HistoryQuery{Register: d.register, After: told, Oldest: true, Limit: math.MaxInt32}) {
+		if err != nil {
+			return st, false, err
+		}
+		own := q.Cause.Wrapper == b.l.name && q.Cause.Address == d.address
+		if own || !concerns(p.Bind, &q) {
+			continue
+		}
+		if found {
+			d.more = true
+			break
+		}
+		st, found = q.After, true
+		d.told = q.Cursor.Ordinal
+		c.Key = q.Cursor.String()
+		c.Cursor = wrappers.Cursor(c.Key)
+		c.Version = version(st)
+	}
+	return st, found, nil
+}
+
+func (b *writeBack) fly(d *due, bind *mapping.Bind, c wrappers.Change) wrappers.Change {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tickets++
+	c.Ticket = b.tickets
+	d.bind = bind
+	d.queued = false
+	b.flying[c.Ticket] = d
+	if c.ReadBack {
+		b.reads[d.place]++
+	}
+	return c
+}
+
+// landLocked takes a spot out of the air and frees its address.
+func (b *writeBack) landLocked(d *due) {
+	if d.read {
+		if b.reads[d.place]--; b.reads[d.place] <= 0 {
+			delete(b.reads, d.place)
+		}
+	}
+	d.bind = nil
+	d.locked = false
+	b.l.owners.release(d.place)
+}
+
+// reading tells whether a read-back of the address is out.
+func (b *writeBack) reading(p place) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reads[p] > 0
+}
+
+// settle is Settle.
+func (b *writeBack) settle(ctx context.Context, c wrappers.Change, e wrappers.Effect) error {
+	b.mu.Lock()
+	d := b.flying[c.Ticket]
+	delete(b.flying, c.Ticket)
+	b.mu.Unlock()
+	if d == nil {
+		return fmt.Errorf("%w: change %d is not out", wrappers.ErrInvalid, c.Ticket)
+	}
+	l := b.l
+	var err error
+	switch e.Outcome {
+	case wrappers.Done:
+		err = b.done(ctx, d, c, e)
+	case wrappers.Retry:
+		l.parking.trying(l, d, e.Err)
+	case wrappers.Parked:
+		if e.Err == nil {
+			e.Err = errors.New("refused")
+		}
+		err = b.refused(ctx, d, e.Err)
+	default:
+		err = fmt.Errorf("%w: outcome %d", wrappers.ErrInvalid, e.Outcome)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	wasRead := d.read
+	b.landLocked(d)
+	switch {
+	case e.Outcome == wrappers.Done:
+		d.tries, d.force = 0, false
+		if wasRead {
+			d.read, d.intents, d.again = false, nil, true // now compare
+		}
+		d.again = d.again || d.more
+		b.finishLocked(d)
+	case e.Outcome == wrappers.Retry:
+		d.tries++
+		d.after = time.Now().Add(backoff(d.tries))
+		d.force = !wasRead
+		b.queueLocked(d)
+	default:
+		d.tries, d.force, d.read, d.intents = 0, false, false, nil
+		b.finishLocked(d)
+	}
+	b.nudge()
+	return err
+}
+
+// done stores the baseline that follows from a write the server took.
+func (b *writeBack) done(ctx context.Context, d *due, c wrappers.Change, e wrappers.Effect) error {
+	l := b.l
+	if c.ReadBack {
+		l.keepQuietly(intentsGone(d.intents)...)
+		return nil
+	}
+	base, _, err := l.base.get(d.spot)
+	if err != nil {
+		return err
+	}
+	base.Bind = d.bind.Hash()
+	if d.told > 0 {
+		base.Told = d.told
+	}
+	if !l.info.Protocol.Feed || !d.bind.Inward() {
+		sent := d.sent
+		if e.AsStored != nil && d.bind.Inward() {
+			sent = l.asStored(ctx, d, *e.AsStored)
+		}
+		base.Took(sent)
+		base.Version = string(e.Version)
+		if len(d.sent.Fields) == 0 && d.sent.Gone {
+			base.Exists = nil
+		}
+	}
+	l.keepQuietly(l.base.record(d.spot, base))
+	l.parking.cleared(l, d)
+	l.emit(Event{
+		Time: time.Now(), Kind: Out, Protocol: l.info.Protocol.Name, Wrapper: l.name, Verb: outVerb(c), Server: d.server, Address: d.address,
+		Registers: []string{d.register}, Source: d.bind.Source(), Cursor: engine.Cursor{Log: b.logID, Ordinal: d.version.Ordinal},
+		Took: max(time.Since(d.version.Time.Time()), 0), Size: len(c.Payload.Raw), Text: text(d.version),
+	})
+	return nil
+}
+
+// asStored gives the fields of a write in the server's own rendering, so that `char(5)` or a
+// number's trailing zeros never come back as news.
+func (l *link) asStored(ctx context.Context, d *due, p wrappers.Payload) engine.Sent {
+	effects, err := l.set().In(l.name, &wrappers.Operation{Verb: wrappers.Put, Server: d.server, Address: d.address, Payload: p}, l.env(ctx))
+	if err != nil {
+		return d.sent // it answers with something else than the document
+	}
+	sent := d.sent
+	sent.Fields = slices.Clone(d.sent.Fields)
+	for _, e := range effects {
+		if e.Register != d.register {
+			continue
+		}
+		for _, f := range e.Fields {
+			for i := range sent.Fields {
+				if sent.Fields[i].Field == f.Field {
+					sent.Fields[i].Value = f.Value
+				}
+			}
+		}
+	}
+	return sent
+}
+
+// refused parks what the server will not take.
+func (b *writeBack) refused(ctx context.Context, d *due, why error) error {
+	l := b.l
+	if !d.read {
+		if base, known, err := l.base.get(d.spot); err == nil && known {
+			base.Sent = slices.Clone(base.Sent)
+			base.TakeBack()
+			if d.told > 0 {
+				base.Told = d.told // the stream goes on behind it
+				b.mu.Lock()
+				d.again = d.again || d.more
+				b.mu.Unlock()
+			}
+			l.keepQuietly(l.base.record(d.spot, base))
+		}
+	} else if len(d.intents) > 0 {
+		l.keepQuietly(intentsGone(d.intents)...)
+	}
+	l.emit(Event{
+		Time: time.Now(), Kind: Out, Protocol: l.info.Protocol.Name, Wrapper: l.name, Server: d.server, Address: d.address,
+		Registers: []string{d.register}, Source: d.bind.Source(), Outcome: why.Error(),
+	})
+	return l.parkOut(ctx, d, why)
+}
+
+func outVerb(c wrappers.Change) wrappers.Verb {
+	if c.Gone {
+		return wrappers.Delete
+	}
+	return wrappers.Put
+}
+
+func shownFields(fields []mapping.FieldValue) []engine.ShownField {
+	out := make([]engine.ShownField, 0, len(fields))
+	for _, f := range fields {
+		if !f.Value.IsAbsent() {
+			out = append(out, engine.ShownField{Field: f.Field, Value: f.Value})
+		}
+	}
+	return out
+}
+
+// saveEvery bounds how often the cursor is stored: all it saves is a second look.
+const saveEvery = 100 * time.Millisecond
+
+// save stores how far everything is settled, and tells when to do so again. It is not synced:
+// what is lost is looked at again.
+func (b *writeBack) save() time.Duration {
+	b.mu.Lock()
+	low := b.observed
+	for _, d := range b.due {
+		if d.since > 0 && d.since <= low {
+			low = d.since - 1
+		}
+	}
+	if low == b.stored || b.logID == 0 {
+		b.mu.Unlock()
+		return time.Hour
+	}
+	if left := saveEvery - time.Since(b.saved); left > 0 {
+		b.mu.Unlock()
+		return left
+	}
+	b.stored, b.saved = low, time.Now()
+	at := engine.Cursor{Log: b.logID, Ordinal: low}
+	b.mu.Unlock()
+	b.l.keepQuietly(engine.Record{Table: tableCursor, Key: b.l.name, Value: []byte(at.String())})
+	return time.Hour
+}
+
+// lag tells how far the server is behind.
+func (b *writeBack) lag() (behind uint64, waiting int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.observed, len(b.due)
+}
