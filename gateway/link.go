@@ -92,6 +92,10 @@ func (l *link) read(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 	if !ok {
 		return wrappers.Result{}, wrappers.ErrUnmapped
 	}
+	here, err := l.store.Cursor(ctx)
+	if err != nil {
+		return wrappers.Result{}, kind(err)
+	}
 	st, err := l.store.ReadState(ctx, at.Register)
 	if err != nil {
 		return wrappers.Result{}, kind(err)
@@ -107,7 +111,7 @@ func (l *link) read(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 	if !send {
 		return wrappers.Result{}, wrappers.Refuse(wrappers.ErrNotFound, fmt.Sprintf("`when` hides register %s here", at.Register))
 	}
-	return wrappers.Result{Payload: pay, Version: version(st), Cursor: wrappers.Cursor(engine.Cursor{Ordinal: st.Ordinal}.String())}, nil
+	return wrappers.Result{Payload: pay, Version: version(st), Cursor: wrappers.Cursor(here.String())}, nil
 }
 
 // carried tells whether the bind has anything of the register to show.

@@ -23,6 +23,10 @@ func (l *link) list(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 	if len(unders) == 0 {
 		return wrappers.Result{}, wrappers.ErrUnmapped
 	}
+	here, err := l.store.Cursor(ctx)
+	if err != nil {
+		return wrappers.Result{}, kind(err)
+	}
 	// The order of registers is not that of addresses, so the first `limit` addresses are
 	// selected from all of them; more than twice as many are never held.
 	var items []wrappers.Item
@@ -57,7 +61,7 @@ func (l *link) list(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 		}
 	}
 	trim()
-	r := wrappers.Result{Items: items}
+	r := wrappers.Result{Items: items, Cursor: wrappers.Cursor(here.String())}
 	if len(items) > limit {
 		r.Items, r.More = items[:limit], true
 	}

@@ -13,8 +13,8 @@ import (
 // notify is Follow with Notify: every committed change, in commit order, for whoever subscribes
 // to what this gateway itself serves.
 func (l *link) notify(ctx context.Context, from wrappers.Cursor) iter.Seq2[wrappers.Change, error] {
+	start, err := l.start(ctx, from) // now, not when the caller begins to range
 	return func(yield func(wrappers.Change, error) bool) {
-		start, err := l.start(ctx, from)
 		if err != nil {
 			yield(wrappers.Change{}, err)
 			return

@@ -165,10 +165,12 @@ type Who struct {
 type Result struct {
 	Payload Payload // Read
 	Version Version // of the state read, or after the write
-	Cursor  Cursor  // of the commit, for writes; "" if nothing came of it (`when` was false), so that no Change will follow
-	Items   []Item  // List, in address order
-	More    bool    // List: there are more behind the last item
-	Created bool    // Put, Merge: nothing was there before
+	// Cursor is the commit's for writes; "" if nothing came of it (`when` was false), so that no
+	// Change will follow. For Read and List it is a place whose changes the answer holds already.
+	Cursor  Cursor
+	Items   []Item // List, in address order
+	More    bool   // List: there are more behind the last item
+	Created bool   // Put, Merge: nothing was there before
 }
 
 // An Item is one address of a List.
