@@ -49,7 +49,7 @@ type FieldDots struct {
 
 // Existence is the name under which FieldDots lists the entries that say the register exists.
 // It can't be a field's name: those are UTF-8.
-const Existence = "\xff"
+const Existence = lattice.Existence
 
 // A Write is one candidate before it has a dot: applied and observed atomically.
 type Write struct {
@@ -235,10 +235,10 @@ type Keeper interface {
 
 // The kinds of error. daemonclient carries them as fixed codes.
 var (
-	ErrInvalid     = errors.New("invalid")
+	ErrInvalid     = lattice.ErrInvalid
 	ErrNotFound    = errors.New("not found")
 	ErrConflict    = errors.New("precondition failed")
-	ErrTooLarge    = errors.New("too large")
+	ErrTooLarge    = lattice.ErrTooLarge
 	ErrFull        = errors.New("disk is almost full: writes are refused until there is room")
 	ErrClosed      = errors.New("closed")
 	ErrUnavailable = errors.New("unavailable")

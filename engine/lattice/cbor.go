@@ -47,18 +47,27 @@ func appendHead(dst []byte, major byte, arg uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, major|27), arg)
 }
 
-func appendInt(dst []byte, n int64) []byte {
+// AppendUint appends an unsigned integer as CBOR.
+func AppendUint(dst []byte, n uint64) []byte { return appendHead(dst, cborUint, n) }
+
+// AppendArray appends the head of an array of n items as CBOR.
+func AppendArray(dst []byte, n int) []byte { return appendHead(dst, cborArray, uint64(n)) }
+
+// AppendInt appends an integer as CBOR.
+func AppendInt(dst []byte, n int64) []byte {
 	if n < 0 {
 		return appendHead(dst, cborNint, uint64(^n))
 	}
 	return appendHead(dst, cborUint, uint64(n))
 }
 
-func appendText(dst []byte, s string) []byte {
+// AppendText appends UTF-8 text as CBOR.
+func AppendText(dst []byte, s string) []byte {
 	return append(appendHead(dst, cborText, uint64(len(s))), s...)
 }
 
-func appendBytes(dst, b []byte) []byte {
+// AppendBytes appends bytes as CBOR.
+func AppendBytes(dst, b []byte) []byte {
 	return append(appendHead(dst, cborBytes, uint64(len(b))), b...)
 }
 
@@ -71,7 +80,7 @@ func appendBig(dst []byte, n *big.Int) []byte {
 	if m.IsUint64() {
 		return appendHead(dst, major, m.Uint64())
 	}
-	return appendBytes(appendHead(dst, cborTag, tag), m.Bytes())
+	return AppendBytes(appendHead(dst, cborTag, tag), m.Bytes())
 }
 
 // AppendCBOR appends v in deterministic CBOR (RFC 8949, section 4.2.1), so that equal values have equal bytes. Decimals
@@ -83,14 +92,14 @@ func (v Value) AppendCBOR(dst []byte) []byte {
 	case BoolKind:
 		return append(dst, cborOther<<5|cborFalse+byte(v.num))
 	case IntKind:
-		return appendInt(dst, v.num)
+		return AppendInt(dst, v.num)
 	case DecimalKind:
 		dst = appendHead(dst, cborTag, tagDecimal)
 		dst = appendHead(dst, cborArray, 2)
-		dst = appendInt(dst, int64(v.exp))
+		dst = AppendInt(dst, int64(v.exp))
 		return appendCoefficient(dst, v)
 	case StringKind:
-		return appendText(dst, v.raw())
+		return AppendText(dst, v.raw())
 	case BytesKind:
 		return append(appendHead(dst, cborBytes, uint64(v.num)), v.raw()...)
 	case ListKind, SetKind:
@@ -116,7 +125,7 @@ func (v Value) AppendCBOR(dst []byte) []byte {
 		}
 		slices.SortFunc(order, func(a, b uint16) int { return compareKeys(members[a].Name, members[b].Name) })
 		for _, i := range order {
-			dst = members[i].Value.AppendCBOR(appendText(dst, members[i].Name))
+			dst = members[i].Value.AppendCBOR(AppendText(dst, members[i].Name))
 		}
 		return dst
 	}
@@ -127,7 +136,7 @@ func appendLargeMap(dst []byte, members []Member) []byte {
 	members = slices.Clone(members)
 	slices.SortFunc(members, func(a, b Member) int { return compareKeys(a.Name, b.Name) })
 	for _, m := range members {
-		dst = m.Value.AppendCBOR(appendText(dst, m.Name))
+		dst = m.Value.AppendCBOR(AppendText(dst, m.Name))
 	}
 	return dst
 }
@@ -139,44 +148,47 @@ func compareKeys(a, b string) int {
 	return strings.Compare(a, b)
 }
 
+// NewReader reads b, which it never changes.
+func NewReader(b []byte) *Reader { return &Reader{b: b} }
+
 // ParseCBOR reads one whole value that AppendCBOR wrote. It refuses every other encoding, also of the same value.
 func ParseCBOR(b []byte) (Value, error) {
-	r := reader{b: b}
-	v := r.value()
-	if err := r.end(); err != nil {
+	r := Reader{b: b}
+	v := r.Value()
+	if err := r.End(); err != nil {
 		return Value{}, err
 	}
 	return v, nil
 }
 
-// A reader reads deterministic CBOR. The first mistake sticks: what is read after it is zero, and end reports it.
-type reader struct {
+// A Reader reads deterministic CBOR item by item. The first mistake sticks: what is read after it is zero, and End
+// reports it. No count it returns is beyond what its data has room for.
+type Reader struct {
 	b     []byte
 	i     int
 	err   error
 	depth int
 }
 
-func (r *reader) fail(format string, args ...any) {
+// Fail notes a mistake at the present place, unless there was one before.
+func (r *Reader) Fail(format string, args ...any) {
 	if r.err == nil {
 		r.err = fmt.Errorf("%w: CBOR, byte %d: %s", ErrInvalid, r.i, fmt.Sprintf(format, args...))
 		r.i = len(r.b)
 	}
 }
 
-// end reports the first mistake, or that something is left over.
-func (r *reader) end() error {
+// End reports the first mistake, or that something is left over.
+func (r *Reader) End() error {
 	if r.err == nil && r.i != len(r.b) {
-		r.fail("something behind the end")
+		r.Fail("something behind the end")
 	}
 	return r.err
 }
 
-func (r *reader) more() bool { return r.err == nil && r.i < len(r.b) }
-
-func (r *reader) head() (major byte, arg uint64) {
+func (r *Reader) head() (major byte, arg uint64) {
 	if r.i >= len(r.b) {
-		r.fail("the data ends too early")
+		r.Fail("the data ends too early")
 		return cborOther, cborUndefined
 	}
 	c := r.b[r.i]
@@ -187,7 +199,7 @@ func (r *reader) head() (major byte, arg uint64) {
 	}
 	size := 1 << (info - 24)
 	if info > 27 || len(r.b)-r.i < size {
-		r.fail("a malformed head")
+		r.Fail("a malformed head")
 		return cborOther, cborUndefined
 	}
 	for _, c := range r.b[r.i : r.i+size] {
@@ -195,41 +207,44 @@ func (r *reader) head() (major byte, arg uint64) {
 	}
 	r.i += size
 	if size == 1 && arg < 24 || size > 1 && arg>>(size*4) == 0 {
-		r.fail("a head that is longer than needed")
+		r.Fail("a head that is longer than needed")
 		return cborOther, cborUndefined
 	}
 	return major, arg
 }
 
-func (r *reader) want(major byte) uint64 {
+func (r *Reader) want(major byte) uint64 {
 	got, arg := r.head()
 	if got != major {
-		r.fail("major type %d instead of %d", got, major)
+		r.Fail("major type %d instead of %d", got, major)
 		return 0
 	}
 	return arg
 }
 
-func (r *reader) uint() uint64 { return r.want(cborUint) }
+// Uint reads an unsigned integer.
+func (r *Reader) Uint() uint64 { return r.want(cborUint) }
 
-// count reads the head of an array or map. Each item takes at least size bytes, so that a short message can't announce
+// Count reads the head of an array and gives its length. Each item takes at least size bytes, so that a short message can't announce
 // a long one.
-func (r *reader) count(major byte, size int) int {
-	n := r.want(major)
+func (r *Reader) Count(size int) int {
+	n := r.want(cborArray)
 	if n > uint64((len(r.b)-r.i)/size) {
-		r.fail("it announces %d items and has no room for them", n)
+		r.Fail("it announces %d items and has no room for them", n)
 		return 0
 	}
 	return int(n)
 }
 
-func (r *reader) array(n int) {
-	if got := r.count(cborArray, 1); got != n {
-		r.fail("an array of %d instead of %d", got, n)
+// Array reads the head of an array that must have n items.
+func (r *Reader) Array(n int) {
+	if got := r.Count(1); got != n {
+		r.Fail("an array of %d instead of %d", got, n)
 	}
 }
 
-func (r *reader) int() int64 {
+// Int reads an integer that fits 64 bits.
+func (r *Reader) Int() int64 {
 	major, arg := r.head()
 	switch {
 	case arg <= math.MaxInt64 && major == cborUint:
@@ -237,13 +252,13 @@ func (r *reader) int() int64 {
 	case arg <= math.MaxInt64 && major == cborNint:
 		return ^int64(arg)
 	}
-	r.fail("not a 64-bit integer")
+	r.Fail("not a 64-bit integer")
 	return 0
 }
 
-func (r *reader) take(n uint64) []byte {
+func (r *Reader) take(n uint64) []byte {
 	if n > uint64(len(r.b)-r.i) {
-		r.fail("the data ends too early")
+		r.Fail("the data ends too early")
 		return nil
 	}
 	b := r.b[r.i : r.i+int(n)]
@@ -251,22 +266,23 @@ func (r *reader) take(n uint64) []byte {
 	return b
 }
 
-// bytes shares the message's memory.
-func (r *reader) bytes() []byte { return r.take(r.want(cborBytes)) }
+// Bytes reads bytes. The result shares the message's memory.
+func (r *Reader) Bytes() []byte { return r.take(r.want(cborBytes)) }
 
-func (r *reader) text() string { return r.textOf(r.want(cborText)) }
+// Text reads text, which is UTF-8.
+func (r *Reader) Text() string { return r.textOf(r.want(cborText)) }
 
-func (r *reader) textOf(n uint64) string {
+func (r *Reader) textOf(n uint64) string {
 	b := r.take(n)
 	if !utf8.Valid(b) {
-		r.fail("text that is not UTF-8")
+		r.Fail("text that is not UTF-8")
 		return ""
 	}
 	return string(b)
 }
 
-// value reads a value; undefined, at the top, is the absent one.
-func (r *reader) value() Value {
+// Value reads a value; undefined, at the top, is the absent one.
+func (r *Reader) Value() Value {
 	major, arg := r.head()
 	if r.err != nil {
 		return Value{}
@@ -274,11 +290,11 @@ func (r *reader) value() Value {
 	return r.valueOf(major, arg)
 }
 
-func (r *reader) valueOf(major byte, arg uint64) Value {
+func (r *Reader) valueOf(major byte, arg uint64) Value {
 	switch major {
 	case cborUint, cborNint:
 		if arg > math.MaxInt64 {
-			r.fail("an integer beyond 64 bits")
+			r.Fail("an integer beyond 64 bits")
 			return Value{}
 		}
 		if major == cborNint {
@@ -305,12 +321,12 @@ func (r *reader) valueOf(major byte, arg uint64) Value {
 			items := r.items(r.want(cborArray))
 			for i := 1; i < len(items); i++ {
 				if Compare(items[i-1], items[i]) >= 0 {
-					r.fail("a set out of order")
+					r.Fail("a set out of order")
 				}
 			}
 			return sequence(SetKind, items)
 		}
-		r.fail("unknown tag %d", arg)
+		r.Fail("unknown tag %d", arg)
 		return Value{}
 	}
 	switch arg {
@@ -323,11 +339,11 @@ func (r *reader) valueOf(major byte, arg uint64) Value {
 			return Value{}
 		}
 	}
-	r.fail("a simple value or float")
+	r.Fail("a simple value or float")
 	return Value{}
 }
 
-func (r *reader) enter(n uint64, size int) bool {
+func (r *Reader) enter(n uint64, size int) bool {
 	if r.depth == MaxDepth {
 		if r.err == nil {
 			r.err = errDepth
@@ -335,14 +351,14 @@ func (r *reader) enter(n uint64, size int) bool {
 		return false
 	}
 	if n > uint64((len(r.b)-r.i)/size) {
-		r.fail("it announces %d items and has no room for them", n)
+		r.Fail("it announces %d items and has no room for them", n)
 		return false
 	}
 	r.depth++
 	return true
 }
 
-func (r *reader) items(n uint64) []Value {
+func (r *Reader) items(n uint64) []Value {
 	if !r.enter(n, 1) {
 		return nil
 	}
@@ -350,7 +366,7 @@ func (r *reader) items(n uint64) []Value {
 	// Room grows with what is really there: a Value is larger than the byte that announces it.
 	items := make([]Value, 0, min(n, 64))
 	for range n {
-		items = append(items, r.value())
+		items = append(items, r.Value())
 		if r.err != nil {
 			return nil
 		}
@@ -358,18 +374,18 @@ func (r *reader) items(n uint64) []Value {
 	return items
 }
 
-func (r *reader) object(n uint64) Value {
+func (r *Reader) object(n uint64) Value {
 	if !r.enter(n, 2) {
 		return Value{}
 	}
 	defer func() { r.depth-- }()
 	members := make([]Member, 0, min(n, 64))
 	for i := range n {
-		name := r.text()
+		name := r.Text()
 		if i > 0 && r.err == nil && compareKeys(members[i-1].Name, name) >= 0 {
-			r.fail("a map's keys out of order")
+			r.Fail("a map's keys out of order")
 		}
-		v := r.value()
+		v := r.Value()
 		if r.err != nil {
 			return Value{}
 		}
@@ -378,16 +394,16 @@ func (r *reader) object(n uint64) Value {
 	return Object(members...)
 }
 
-func (r *reader) decimal() Value {
-	r.array(2)
-	exp := r.int()
+func (r *Reader) decimal() Value {
+	r.Array(2)
+	exp := r.Int()
 	start := r.i
 	major, arg := r.head()
 	if r.err != nil {
 		return Value{}
 	}
 	if exp < -maxExponent || exp > maxExponent {
-		r.fail("a decimal with an exponent out of range")
+		r.Fail("a decimal with an exponent out of range")
 		return Value{}
 	}
 	coef := new(big.Int)
@@ -397,12 +413,12 @@ func (r *reader) decimal() Value {
 	case major == cborTag && (arg == tagPosBig || arg == tagNegBig):
 		n := r.want(cborBytes)
 		if n > 64 { // 100 digits take 42 bytes
-			r.fail("a decimal with too many digits")
+			r.Fail("a decimal with too many digits")
 			return Value{}
 		}
 		coef.SetBytes(r.take(n))
 	default:
-		r.fail("a decimal without a coefficient")
+		r.Fail("a decimal without a coefficient")
 		return Value{}
 	}
 	if major == cborNint || major == cborTag && arg == tagNegBig {
@@ -411,12 +427,12 @@ func (r *reader) decimal() Value {
 	read := r.b[start:r.i]
 	v, err := normal(coef, int(exp))
 	if err != nil || r.err != nil {
-		r.fail("%v", err)
+		r.Fail("%v", err)
 		return Value{}
 	}
 	var room [64]byte
 	if v.kind != DecimalKind || int64(v.exp) != exp || string(appendCoefficient(room[:0], v)) != string(read) {
-		r.fail("a decimal that is not normalised")
+		r.Fail("a decimal that is not normalised")
 		return Value{}
 	}
 	return v
@@ -424,7 +440,7 @@ func (r *reader) decimal() Value {
 
 func appendCoefficient(dst []byte, v Value) []byte {
 	if v.ptr == nil {
-		return appendInt(dst, v.num)
+		return AppendInt(dst, v.num)
 	}
 	return appendBig(dst, v.big())
 }
