@@ -1,0 +1,318 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/spooksystems/gateway/engine/lattice"
+	"github.com/spooksystems/gateway/engine/store"
+)
+
+// Options says how an engine is opened. All but Dir may be zero.
+type Options struct {
+	Dir           string // made with mode 0700 if need be; one process at a time
+	FS            vfs.FS // nil: the disk
+	Log           *slog.Logger
+	Now           func() time.Time // the wall clock
+	MinFree       uint64           // bytes; below, writes are refused with ErrFull; default 256 MiB
+	CacheBytes    int64            // of what was read from disk; default 16 MiB
+	MemTableBytes uint64           // of what was not sorted to disk yet, up to four times; default 16 MiB
+	RecentBytes   int              // of registers written lately; default 8 MiB
+	FeedBytes     int              // of commits that observers are given from memory; default 4 MiB
+	// Fatal is told that what was to be durable may not be: the disk refused a write or a sync. The default logs it
+	// and ends the process with status 1: a restart finds what the disk has, going on is never safe.
+	Fatal func(error)
+}
+
+// An Engine is the shared state of one domain in this process. It satisfies State, Submitter and Keeper.
+type Engine struct {
+	options Options
+	store   *store.Store
+	origin  lattice.Origin
+	self    OriginID // stands for origin
+	log     uint64   // id of the commit log
+	started time.Time
+
+	mu     sync.Mutex // guards seqr, and changes of recent
+	seqr   sequencer
+	recent recent
+	feed   feed
+
+	observers atomic.Int64
+	failed    atomic.Pointer[error]
+	life      sync.RWMutex // held for reading while the storage is in use
+	closed    bool
+	closing   chan struct{}
+	watching  sync.WaitGroup
+}
+
+// Names of what there is one of.
+const (
+	metaFormat   = "format"   // of everything below
+	metaEndpoint = "endpoint" // the EndpointID
+	metaLog      = "log"      // id of the commit log
+	metaSelf     = "self"     // OriginID of the last incarnation that wrote
+)
+
+const format = 1
+
+// ErrInUse says that another process has the directory open.
+var ErrInUse = store.ErrInUse
+
+// Open opens the directory, or makes a new node of an empty one. Each Open is a new incarnation.
+func Open(o Options) (*Engine, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.RecentBytes == 0 {
+		o.RecentBytes = 8 << 20
+	}
+	if o.FeedBytes == 0 {
+		o.FeedBytes = 4 << 20
+	}
+	if o.Fatal == nil {
+		log := o.Log
+		o.Fatal = func(err error) {
+			log.Error("the disk can't be relied on: ending, a restart finds what it has", "error", err)
+			os.Exit(1)
+		}
+	}
+	e := &Engine{options: o, started: o.Now(), closing: make(chan struct{}), recent: newRecent(o.RecentBytes), feed: feed{limit: o.FeedBytes}}
+	s, err := store.Open(store.Options{
+		Dir: o.Dir, FS: o.FS, Log: o.Log, MinFree: o.MinFree, CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
+		Fatal: func(err error) { e.fail(err) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.store = s
+	if err = e.identify(); err == nil {
+		err = e.resume()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("data directory %s: %w", o.Dir, err), s.Close())
+	}
+	e.watching.Go(e.watchDisk)
+	return e, nil
+}
+
+// meta reads something there is one of; nil if there is none.
+func (e *Engine) meta(name string) ([]byte, error) {
+	var out []byte
+	_, err := e.store.Get(store.Meta(name), func(value []byte) error {
+		out = append([]byte{}, value...)
+		return nil
+	})
+	return out, err
+}
+
+// identify finds who this node is, or mints it, and begins a new incarnation.
+func (e *Engine) identify() error {
+	endpoint, err1 := e.meta(metaEndpoint)
+	log, err2 := e.meta(metaLog)
+	version, err3 := e.meta(metaFormat)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	if version == nil {
+		var seed [32]byte // a UUIDv4 (RFC 9562, section 5.4), then the salt
+		rand.Read(seed[:])
+		seed[6], seed[8] = seed[6]&0x0f|0x40, seed[8]&0x3f|0x80
+		id := sha512.Sum512(seed[:])
+		endpoint, version = id[:], []byte{format}
+		log = make([]byte, 8)
+		for binary.BigEndian.Uint64(log) == 0 {
+			rand.Read(log)
+		}
+		b := e.store.NewBatch()
+		err := errors.Join(b.Set(store.Meta(metaEndpoint), endpoint), b.Set(store.Meta(metaLog), log), b.Set(store.Meta(metaFormat), version), e.store.Apply(b, true), b.Close())
+		if err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(version) != 1 || version[0] == 0 || len(endpoint) != len(e.origin.Endpoint) || len(log) != 8:
+		return damaged("the node's identity")
+	case version[0] > format:
+		return fmt.Errorf("it was written by a newer version of this program (format %d; this one knows %d)", version[0], format)
+	}
+	copy(e.origin.Endpoint[:], endpoint)
+	rand.Read(e.origin.Incarnation[:])
+	e.self, e.log = e.origin.ID(), binary.BigEndian.Uint64(log)
+	return nil
+}
+
+// resume finds where the log ends, and makes sure that its end is whole: a damaged one must not be written to.
+func (e *Engine) resume() error {
+	self, err := e.meta(metaSelf)
+	if err != nil {
+		return err
+	}
+	for row, err := range e.store.Scan(store.Commit(0), store.Behind(store.Commit(0)[:1]), true) {
+		if err != nil {
+			return err
+		}
+		ordinal, ok := store.CommitOrdinal(row.Key)
+		if !ok {
+			return damaged("the commit log")
+		}
+		c, err := parseCommit(ordinal, row.Value)
+		if err != nil {
+			return err
+		}
+		s := &e.seqr
+		s.ordinal, s.clock, s.registers, s.candidates = ordinal, lattice.NewClock(c.clock), c.registers, c.candidates
+		e.feed.published.Store(ordinal)
+		break
+	}
+	if self == nil {
+		if e.seqr.ordinal > 0 {
+			return damaged("the origin of the last commit")
+		}
+		return nil
+	}
+	if len(self) != len(OriginID{}) {
+		return damaged("the origin of the last commit")
+	}
+	last, err := e.chainEnd(OriginID(self))
+	e.seqr.deps = []Dot{last}
+	return err
+}
+
+// chainEnd is the last candidate of an origin, if it continues the one before it.
+func (e *Engine) chainEnd(origin OriginID) (Dot, error) {
+	var last *QCandidate
+	first := store.Candidate(Dot{Origin: origin})
+	for row, err := range e.store.Scan(first, store.Behind(first[:17]), true) {
+		if err != nil {
+			return Dot{}, err
+		}
+		if last != nil {
+			if lattice.Hash(sha256.Sum256(row.Value)) != last.Prev {
+				return Dot{}, damaged("candidate %s does not continue the one before it", last.Dot)
+			}
+			return last.Dot, nil
+		}
+		if last, err = lattice.ParseCandidate(row.Value); err != nil {
+			return Dot{}, damaged("the last candidate of %s: %w", origin, err)
+		}
+	}
+	if last == nil || last.Dot.Seq != 1 {
+		return Dot{}, damaged("the candidates of %s are missing", origin)
+	}
+	return last.Dot, nil
+}
+
+// watchDisk notices room on the disk also while nobody writes.
+func (e *Engine) watchDisk() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			e.store.Full()
+		case <-e.closing:
+			return
+		}
+	}
+}
+
+// enter begins a use of the storage, which leave ends. Nobody else's code runs between them.
+func (e *Engine) enter() error {
+	e.life.RLock()
+	if e.closed || e.failed.Load() != nil {
+		defer e.life.RUnlock()
+		if e.closed {
+			return ErrClosed
+		}
+		return e.failure()
+	}
+	return nil
+}
+
+func (e *Engine) leave() { e.life.RUnlock() }
+
+// fail is the end: nothing is acknowledged or shown after it.
+func (e *Engine) fail(err error) error {
+	if e.failed.CompareAndSwap(nil, &err) {
+		e.options.Fatal(err)
+		e.feed.shut()
+	}
+	return e.failure()
+}
+
+func (e *Engine) failure() error {
+	return fmt.Errorf("%w: the disk can't be relied on: %v", ErrUnavailable, *e.failed.Load())
+}
+
+// Close waits for the writes that are under way and closes the directory. Observers end with ErrClosed.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	last := e.seqr.ordinal
+	e.mu.Unlock()
+	err := e.settle(last)
+	e.life.Lock()
+	if e.closed {
+		e.life.Unlock()
+		return ErrClosed
+	}
+	e.closed = true
+	e.life.Unlock()
+	close(e.closing)
+	e.feed.shut()
+	e.watching.Wait()
+	if e.failed.Load() != nil {
+		return err // the storage is in an unknown state: nothing more is done to it
+	}
+	return errors.Join(err, e.store.Close())
+}
+
+// Cursor is the place of the newest visible commit.
+func (e *Engine) Cursor(context.Context) (Cursor, error) {
+	if err := e.enter(); err != nil {
+		return Cursor{}, err
+	}
+	defer e.leave()
+	return Cursor{e.log, e.feed.published.Load()}, nil
+}
+
+// Status gives the figures.
+func (e *Engine) Status(context.Context) (Status, error) {
+	if err := e.enter(); err != nil {
+		return Status{}, err
+	}
+	defer e.leave()
+	e.mu.Lock()
+	registers, candidates := e.seqr.registers, e.seqr.candidates
+	e.mu.Unlock()
+	usage := e.store.Usage()
+	return Status{
+		Endpoint:    e.origin.Endpoint,
+		Incarnation: hex.EncodeToString(e.origin.Incarnation[:]),
+		Cursor:      Cursor{e.log, e.feed.published.Load()},
+		Registers:   registers,
+		Candidates:  candidates,
+		Observers:   int(e.observers.Load()),
+		DiskBytes:   usage.DiskBytes,
+		FreeBytes:   usage.FreeBytes,
+		Full:        usage.Full,
+		Fsyncs:      usage.Fsyncs,
+		Started:     e.started,
+	}, nil
+}

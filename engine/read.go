@@ -1,0 +1,199 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/spooksystems/gateway/engine/store"
+)
+
+// load reads a register's newest state from disk, nil if there is none. It may not be published yet.
+func (e *Engine) load(name string) (*version, error) {
+	var v *version
+	_, err := e.store.Get(store.Register(name), func(value []byte) (err error) {
+		v, err = parseRegister(strings.Clone(name), value)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read of register %q: %w", name, err)
+	}
+	return v, nil
+}
+
+// committed gives a register's newest published version, nil if there is none.
+func (e *Engine) committed(name string) (*version, error) {
+	for {
+		published := e.feed.published.Load()
+		if c := e.recent.find(name); c != nil {
+			// The chain reaches down to published, unless that has risen meanwhile.
+			for v := c.latest.Load(); v != nil; v = v.prev.Load() {
+				if v.ordinal <= published {
+					return v, nil
+				}
+			}
+			continue
+		}
+		v, err := e.load(name)
+		if err != nil || v == nil || v.ordinal <= e.feed.published.Load() {
+			return v, err
+		}
+		// It was written since it was looked for among the recent ones, and is there now.
+	}
+}
+
+// ReadState gives the committed state. A register that does not exist has Exists false and no error.
+func (e *Engine) ReadState(ctx context.Context, register string) (StateBlock, error) {
+	if err := ctx.Err(); err != nil {
+		return StateBlock{}, err
+	}
+	if err := CheckName(register); err != nil {
+		return StateBlock{}, err
+	}
+	if err := e.enter(); err != nil {
+		return StateBlock{}, err
+	}
+	defer e.leave()
+	v, err := e.committed(register)
+	if err != nil || v == nil {
+		return StateBlock{Register: register}, err
+	}
+	return v.block, nil
+}
+
+// chunk is how many registers or history entries are read before they are handed on: nothing of the storage is held
+// while somebody else looks at them.
+const chunk = 256
+
+// List yields existing registers in name order, behind after, at most limit (0: all). Each is as committed when the
+// listing comes to it.
+func (e *Engine) List(ctx context.Context, prefix, after string, limit int) iter.Seq2[StateBlock, error] {
+	return func(yield func(StateBlock, error) bool) {
+		for n := 0; ; {
+			blocks, last, err := e.listChunk(ctx, prefix, after)
+			for _, b := range blocks {
+				if !yield(b, nil) {
+					return
+				}
+				if n++; n == limit {
+					return
+				}
+			}
+			if err != nil {
+				yield(StateBlock{}, err)
+				return
+			}
+			if last == "" {
+				return
+			}
+			after = last
+		}
+	}
+}
+
+// names scans registers by name from behind after.
+func (e *Engine) names(prefix, after string) iter.Seq2[store.Row, error] {
+	lower := store.Register(prefix)
+	upper := store.Behind(lower)
+	if after >= prefix && after != "" {
+		lower = append(store.Register(after), 0)
+	}
+	return e.store.Scan(lower, upper, false)
+}
+
+func (e *Engine) listChunk(ctx context.Context, prefix, after string) (blocks []StateBlock, last string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	if err := e.enter(); err != nil {
+		return nil, "", err
+	}
+	defer e.leave()
+	published, n := e.feed.published.Load(), 0
+	for row, err := range e.names(prefix, after) {
+		if err != nil {
+			return blocks, "", err
+		}
+		name := store.RegisterName(row.Key)
+		v, err := parseRegister(name, row.Value)
+		if err == nil && v.ordinal > published {
+			v, err = e.committed(name)
+		}
+		if err != nil {
+			return blocks, "", err
+		}
+		if v != nil && v.block.Exists {
+			blocks = append(blocks, v.block)
+		}
+		if n++; n == chunk {
+			return blocks, name, nil
+		}
+	}
+	return blocks, "", nil
+}
+
+// History yields what became of one register, newest first unless the query says otherwise.
+func (e *Engine) History(ctx context.Context, q HistoryQuery) iter.Seq2[QDelta, error] {
+	return func(yield func(QDelta, error) bool) {
+		if err := CheckName(q.Register); err != nil {
+			yield(QDelta{}, err)
+			return
+		}
+		if q.Limit <= 0 {
+			q.Limit = 100
+		}
+		for {
+			deltas, err := e.historyChunk(ctx, q, min(q.Limit, chunk))
+			for _, d := range deltas {
+				if !yield(d, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(QDelta{}, err)
+				return
+			}
+			if q.Limit -= len(deltas); q.Limit == 0 || len(deltas) < chunk {
+				return
+			}
+			if last := deltas[len(deltas)-1].Cursor.Ordinal; q.Oldest {
+				q.After = last
+			} else {
+				q.Before = last
+			}
+		}
+	}
+}
+
+func (e *Engine) historyChunk(ctx context.Context, q HistoryQuery, limit int) (deltas []QDelta, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := e.enter(); err != nil {
+		return nil, err
+	}
+	defer e.leave()
+	before := e.feed.published.Load() + 1
+	if q.Before != 0 {
+		before = min(before, q.Before)
+	}
+	if q.After >= before {
+		return nil, nil
+	}
+	prefix := len(store.HistoryPrefix(q.Register))
+	for row, err := range e.store.Scan(store.History(q.Register, q.After+1), store.History(q.Register, before), !q.Oldest) {
+		if err != nil {
+			return deltas, err
+		}
+		at := Cursor{e.log, ordinalOf(row.Key[prefix:])}
+		d, err := parseDelta(q.Register, at, row.Value)
+		if err != nil {
+			return deltas, err
+		}
+		if deltas = append(deltas, d); len(deltas) == limit {
+			break
+		}
+	}
+	return deltas, nil
+}

@@ -1,0 +1,218 @@
+// Package store is the engine's disk: pebble, the keys in it, and the room that is left. It knows where things are kept,
+// not what they mean.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// ErrInUse says that another process has the directory open.
+var ErrInUse = errors.New("the data directory is in use by another process")
+
+// Options says how a store is opened. All but Dir may be zero.
+type Options struct {
+	Dir           string
+	FS            vfs.FS // nil: the disk
+	CacheBytes    int64  // of blocks read; default 16 MiB
+	MemTableBytes uint64 // of one memtable; default 16 MiB
+	MinFree       uint64 // Full below that many bytes; default 256 MiB
+	Log           *slog.Logger
+	// Fatal is told that something that was to be durable may not be. It should end the process: a restart finds what
+	// the disk has, going on is never safe. If it returns, the goroutine that came upon it ends.
+	Fatal func(error)
+}
+
+// A Store is one open directory.
+type Store struct {
+	db     *pebble.DB
+	space  *space
+	fsyncs atomic.Uint64
+}
+
+// Open opens the directory, making it if need be, with mode 0700.
+func Open(o Options) (*Store, error) {
+	s := &Store{}
+	disk := o.FS
+	if disk == nil {
+		disk = vfs.Default
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 16 << 20
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = 16 << 20
+	}
+	if o.MinFree == 0 {
+		o.MinFree = 256 << 20
+	}
+	if err := disk.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", o.Dir, err)
+	}
+	lock, err := pebble.LockDirectory(o.Dir, disk)
+	if err != nil {
+		if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("data directory %s: %w", o.Dir, err)
+		}
+		return nil, fmt.Errorf("%w: %s (%v)", ErrInUse, o.Dir, err)
+	}
+	options := &pebble.Options{
+		FS:                          countedFS{disk, &s.fsyncs},
+		Lock:                        lock,
+		CacheSize:                   o.CacheBytes,
+		MemTableSize:                o.MemTableBytes,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		FormatMajorVersion:          pebble.FormatNewest,
+		Logger:                      pebbleLog{o.Log, o.Fatal},
+	}
+	for i := range options.Levels {
+		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	options.EnsureDefaults()
+	if s.db, err = pebble.Open(o.Dir, options); err != nil {
+		return nil, errors.Join(fmt.Errorf("data directory %s: %w", o.Dir, err), lock.Close())
+	}
+	if err := lock.Close(); err != nil { // the open database keeps its own hold on it
+		return nil, errors.Join(err, s.db.Close())
+	}
+	s.space = newSpace(disk, o.Dir, o.MinFree, o.Log)
+	s.space.check()
+	return s, nil
+}
+
+// Close flushes nothing and loses nothing: what was applied is in the log.
+func (s *Store) Close() error { return s.db.Close() }
+
+// Get gives read the value of a key, which is valid until it returns, and says whether there is one.
+func (s *Store) Get(key []byte, read func(value []byte) error) (found bool, err error) {
+	value, closer, err := s.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	err = read(value)
+	return true, errors.Join(err, closer.Close())
+}
+
+// A Row is a key and its value. Both are valid until the next step of the iteration.
+type Row struct{ Key, Value []byte }
+
+// Scan yields the rows from lower to below upper (nil: the end) as they stand when it begins, in the order of their
+// keys, or in reverse.
+func (s *Store) Scan(lower, upper []byte, reverse bool) iter.Seq2[Row, error] {
+	return func(yield func(Row, error) bool) {
+		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+		if err != nil {
+			yield(Row{}, err)
+			return
+		}
+		defer it.Close() // its error is that of Error
+		first, next := it.First, it.Next
+		if reverse {
+			first, next = it.Last, it.Prev
+		}
+		for ok := first(); ok; ok = next() {
+			value, err := it.ValueAndErr()
+			if err != nil {
+				yield(Row{}, err)
+				return
+			}
+			if !yield(Row{it.Key(), value}, nil) {
+				return
+			}
+		}
+		if err := it.Error(); err != nil {
+			yield(Row{}, err)
+		}
+	}
+}
+
+// A Batch is what becomes durable together or not at all.
+type Batch struct{ b *pebble.Batch }
+
+// NewBatch is an empty batch. It must be closed.
+func (s *Store) NewBatch() Batch { return Batch{s.db.NewBatch()} }
+
+// Set puts a copy of value under a copy of key.
+func (b Batch) Set(key, value []byte) error { return b.b.Set(key, value, nil) }
+
+// Delete removes a key.
+func (b Batch) Delete(key []byte) error { return b.b.Delete(key, nil) }
+
+// Len is the batch's size in bytes.
+func (b Batch) Len() int { return b.b.Len() }
+
+// Close releases the batch.
+func (b Batch) Close() error { return b.b.Close() }
+
+// Submit applies the batch: reads see it at once, and batches become durable in the order of their Submits. It is
+// durable when Wait returns.
+func (s *Store) Submit(b Batch) error { return s.db.ApplyNoSyncWait(b.b, pebble.Sync) }
+
+// Wait waits for the disk, once per batch submitted. After an error nothing is known of what the disk has.
+func (b Batch) Wait() error { return b.b.SyncWait() }
+
+// Apply applies the batch. Unless sync is set it becomes durable with the next batch that is.
+func (s *Store) Apply(b Batch, sync bool) error {
+	if sync {
+		return s.db.Apply(b.b, pebble.Sync)
+	}
+	return s.db.Apply(b.b, pebble.NoSync)
+}
+
+// Sync makes durable what was applied before.
+func (s *Store) Sync() error { return s.db.LogData([]byte("sync"), pebble.Sync) }
+
+// Full says that there is less than the wanted room on the disk. It looks at most once per second.
+func (s *Store) Full() bool { return s.space.full(time.Now()) }
+
+// Usage is what the store has on the disk, what is free there, and how often it asked the disk to sync.
+type Usage struct {
+	DiskBytes, FreeBytes uint64
+	Full                 bool
+	Fsyncs               uint64
+}
+
+// Usage looks at the disk.
+func (s *Store) Usage() Usage {
+	s.space.check()
+	return Usage{
+		DiskBytes: s.db.Metrics().DiskSpaceUsage(),
+		FreeBytes: s.space.free.Load(),
+		Full:      s.space.isFull.Load(),
+		Fsyncs:    s.fsyncs.Load(),
+	}
+}
+
+// pebbleLog passes on what pebble has to say: little of it concerns an operator.
+type pebbleLog struct {
+	log   *slog.Logger
+	fatal func(error)
+}
+
+func (l pebbleLog) Infof(format string, args ...any) {}
+
+func (l pebbleLog) Errorf(format string, args ...any) {
+	l.log.Error("storage", "error", strings.TrimSpace(fmt.Sprintf(format, args...)))
+}
+
+// Fatalf must not return: pebble goes on behind it as if it could not.
+func (l pebbleLog) Fatalf(format string, args ...any) {
+	l.fatal(fmt.Errorf(format, args...))
+	runtime.Goexit()
+}
