@@ -243,9 +243,7 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 		case !s.Wire && f.Value.Equal(now) && (known || s.State):
 			// Ours, coming back without a trace of having been sent; or the same thought twice.
 			next.set(BaselineField{Field: f.Field, Value: f.Value, Dots: dotsOf(cur, f.Field)})
-			if len(next.Exists) == 0 {
-				next.Exists = dotsOf(cur, Existence)
-			}
+			next.Exists = dotsOf(cur, Existence)
 			continue
 		case s.Ours:
 			// Written by us before a restart, and the register has moved on since.
@@ -271,7 +269,7 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 		}
 		news = true
 		next.set(BaselineField{Field: f.Field, Value: f.Value, self: !f.Value.IsAbsent()})
-		op := Op{Register: register, Kind: OpPut, Field: f.Field, Value: f.Value, Base: true, Seen: have.Dots}
+		op := b.put(register, f, have.Dots)
 		if f.Value.IsAbsent() {
 			if len(have.Dots) == 0 {
 				continue
@@ -292,7 +290,7 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 			}
 			have, _ := b.Get(f.Field)
 			next.set(BaselineField{Field: f.Field, Value: f.Value, self: true})
-			v.Ops = append(v.Ops, Op{Register: register, Kind: OpPut, Field: f.Field, Value: f.Value, Base: true, Seen: have.Dots})
+			v.Ops = append(v.Ops, b.put(register, f, have.Dots))
 		}
 	}
 	if s.Gone {
@@ -324,6 +322,16 @@ func (w Sent) same(o Sent) bool {
 	return w.Gone == o.Gone && slices.EqualFunc(w.Fields, o.Fields, func(a, b BaselineField) bool {
 		return a.Field == b.Field && a.Value.Equal(b.Value) && slices.Equal(a.Dots, b.Dots)
 	})
+}
+
+// put is a write by somebody who had seen these dots of the field, and that the register exists as
+// far as the server knew.
+func (b *Baseline) put(register string, f ShownField, seen []Dot) Op {
+	op := Op{Register: register, Kind: OpPut, Field: f.Field, Value: f.Value, Base: true, Seen: seen}
+	if len(b.Exists) > 0 {
+		op.SeenFields = []FieldDots{{Field: Existence, Dots: b.Exists}}
+	}
+	return op
 }
 
 // shows tells whether what the server shows is this write of ours.
