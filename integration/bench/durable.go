@@ -79,7 +79,7 @@ func rawPebble(l *lab, o options, registers int) (float64, error) {
 	end := began.Add(o.length)
 	for range durableWindow {
 		group.Go(func() {
-			entry, register, history := make([]byte, 220), make([]byte, 160), make([]byte, 240)
+			entry, register, history, order := make([]byte, 213), make([]byte, 80), make([]byte, 216), make([]byte, 57)
 			for time.Now().Before(end) {
 				n := seq.Add(1)
 				ordinal := binary.BigEndian.AppendUint64(nil, n)
@@ -88,7 +88,7 @@ func rawPebble(l *lab, o options, registers int) (float64, error) {
 				_ = b.Set(append([]byte("c"), ordinal...), entry, nil)
 				_ = b.Set([]byte("r"+name), register, nil)
 				_ = b.Set(append([]byte("h"+name), ordinal...), history, nil)
-				_ = b.Set(append([]byte("o"), ordinal...), []byte(name), nil)
+				_ = b.Set(append([]byte("o"), ordinal...), order, nil)
 				if err := b.Commit(pebble.Sync); err != nil {
 					errs <- err
 					return

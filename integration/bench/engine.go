@@ -29,7 +29,7 @@ func engine(l *lab, o options) (*table, error) {
 			}
 			raw, own = append(raw, 1e9/pebble["ns/op"]), append(own, 1e9/commit["ns/op"])
 			ratios = append(ratios, pebble["ns/op"]/commit["ns/op"])
-			fsyncs = append(fsyncs, commit["fsyncs/commit"])
+			fsyncs = append(fsyncs, commit["fsyncs/op"])
 		}
 		got := median(ratios)
 		t.add(row{
