@@ -1,8 +1,6 @@
 package main
 
-import (
-	"fmt"
-)
+import "fmt"
 
 // engine compares durable one-field commits with raw pebble batches of the same keys and bytes.
 func engine(l *lab, o options) (*table, error) {
@@ -17,9 +15,9 @@ func engine(l *lab, o options) (*table, error) {
 		mark    float64
 	}{{1, 0.9}, {16, 0.7}, {128, 0.5}} {
 		var ratios, raw, own, fsyncs []float64
-		for range o.rounds {
+		for range 2*o.rounds - 1 { // short turns: a disk is moodier than a CPU
 			writers := fmt.Sprintf("/writers=%d", at.writers)
-			got, err := l.goBench(binary, pkg, fmt.Sprintf("^Benchmark(Commit|RawPebble)$/^writers=%d$", at.writers), "1s")
+			got, err := l.goBench(binary, pkg, fmt.Sprintf("^Benchmark(Commit|RawPebble)$/^writers=%d$", at.writers), "500ms")
 			if err != nil {
 				return nil, err
 			}
