@@ -3,13 +3,11 @@ package engine
 import (
 	"context"
 	"fmt"
-	"runtime"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/spooksystems/gateway/engine/lattice"
@@ -184,6 +182,4 @@ func BenchmarkSequencer(b *testing.B) {
 	}
 }
 
-var _ = pebble.Sync
-var _ = runtime.GC
-var _ = time.Now
+var quiet = slog.New(slog.DiscardHandler)

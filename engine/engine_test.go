@@ -1,39 +1,42 @@
-package engine
+package engine_test
 
 import (
-	"log/slog"
+	"errors"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"github.com/spooksystems/gateway/engine/lattice"
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/engine/enginetest"
 )
 
-var quiet = slog.New(slog.DiscardHandler)
+func open(t *testing.T, o engine.Options) *engine.Engine {
+	t.Helper()
+	if o.FS == nil {
+		o.FS = vfs.NewMem()
+	}
+	if o.Dir == "" {
+		o.Dir = "data"
+	}
+	e, err := engine.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil && !errors.Is(err, engine.ErrClosed) {
+			t.Error(err)
+		}
+	})
+	return e
+}
 
-func TestSmoke(t *testing.T) {
-	e, err := Open(Options{Dir: "d", FS: vfs.NewMem()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := e.WriteState(t.Context(), Write{Ops: []Op{{Register: "a/b", Kind: OpPut, Field: "value", Value: lattice.Int(3)}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Log(r)
-	for d, err := range e.Observe(t.Context(), Filter{}, Cursor{}) {
-		t.Log(d, err)
-		break
-	}
-	for d, err := range e.History(t.Context(), HistoryQuery{Register: "a/b"}) {
-		t.Log(d, err)
-	}
-	for d, err := range e.List(t.Context(), "", "", 0) {
-		t.Log(d, err)
-	}
-	st, err := e.Status(t.Context())
-	t.Log(st, err)
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
+func TestState(t *testing.T) {
+	enginetest.Run(t, func(t *testing.T) engine.State { return open(t, engine.Options{}) })
+}
+
+// With hardly any memory everything is read back from disk.
+func TestStateFromDisk(t *testing.T) {
+	enginetest.Run(t, func(t *testing.T) engine.State {
+		return open(t, engine.Options{Dir: t.TempDir(), FS: vfs.Default, RecentBytes: 1, FeedBytes: 1, MemTableBytes: 256 << 10})
+	})
 }
