@@ -220,7 +220,7 @@ type Outcome uint8
 
 const (
 	Done   Outcome = iota + 1 // the server has it
-	Retry                     // transient: again after a backoff
+	Retry                     // transient: again after a backoff; an Err of ErrConflict: the server has changed, read it back first
 	Parked                    // permanent: shown by `spookgw parked`, retried on demand
 )
 
@@ -279,6 +279,10 @@ type Pattern struct {
 	Suffix   string // what follows the path in protocols that have more (a query); as written
 	In, Out  bool
 	Options  Options
+	// Members are the top-level members of a document that the bind maps, "*" for all of them. A
+	// wrapper that writes into stored documents clears only these. Nil: unknown, so nothing is cleared
+	// that a Change doesn't mention.
+	Members []string
 }
 
 // A Segment is what stands between two separators of a template.
