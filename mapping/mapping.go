@@ -24,12 +24,12 @@ type WrapperInfo struct {
 type Target struct {
 	Bind     *Bind
 	Register string
-	captures captures
 }
 
 // A Place is an address at which a register appears.
 type Place struct {
 	Bind    *Bind
+	Wrapper string // "" where the bind has only one
 	Server  string
 	Address string
 }

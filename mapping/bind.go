@@ -1,0 +1,216 @@
+package mapping
+
+import (
+	"slices"
+	"sort"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// A Bind says that the addresses of one template are registers of another, and how their payloads
+// and fields translate. It is immutable.
+type Bind struct {
+	id, hash, source string
+	rng              hcl.Range
+	protocol         string
+	wrapperNames     []string
+	address          string
+	register         *template
+	regTree          tree  // of register alone, to read names by it
+	regSlots         []int // slot of each capture in the register's name
+	slots            []string
+	decl             *decl // nil: not declared
+	codec            codec
+	form             *template // of text("…")
+	formSlots        []int     // slot that a capture of the form names; -1: it is a member
+
+	direction string
+	events    bool
+	onDelete  string
+	first     string
+	options   wrappers.Options
+
+	identity  bool     // neither map, in nor out: members and fields have the same names
+	mapped    []mapped // map, by field
+	ins       []oneWay // in, by field
+	outs      []oneWay // out, by member; one without a name is the whole payload
+	hasOut    bool
+	keys      []key
+	when      eval
+	whenNeeds bool // depends on the payload
+	create    []oneWay
+	fields    []capField // captures that are fields
+	readable  bool       // an address tells the register
+	carried   []string   // fields that out reads; nil with carriesAll
+	carryAll  bool
+}
+
+// A mapped field flows both ways through a path and steps that can be inverted.
+type mapped struct {
+	field string
+	typ   *typ
+	path  []string
+	steps []*step
+	rng   hcl.Range
+}
+
+// A oneWay is a name with the expression that gives it.
+type oneWay struct {
+	name string
+	typ  *typ
+	eval eval
+	rng  hcl.Range
+}
+
+// A key gives a capture of the register's name.
+type key struct {
+	slot  int
+	eval  eval
+	from  int // slot of the capture that steps lead back to; -1: it can't be inverted
+	steps []*step
+}
+
+// A capField is a capture that is a field.
+type capField struct {
+	slot  int
+	field string
+	typ   *typ
+}
+
+// ID names the bind for as long as its protocol, address and register stay, whatever the wrapper.
+func (b *Bind) ID() string { return b.id }
+
+// Hash names everything the bind means; another hash is another meaning.
+func (b *Bind) Hash() string { return b.hash }
+
+// Source is where it is written: "sensors.hcl:12".
+func (b *Bind) Source() string { return b.source }
+
+// Protocol is its first label.
+func (b *Bind) Protocol() string { return b.protocol }
+
+// Address is its second label, as written.
+func (b *Bind) Address() string { return b.address }
+
+// Register is the template of the registers' names.
+func (b *Bind) Register() string { return b.register.text }
+
+// Inward and Outward tell which ways the bind carries anything.
+func (b *Bind) Inward() bool {
+	return b.direction != "out" && (b.identity || len(b.mapped) > 0 || len(b.ins) > 0 || len(b.fields) > 0)
+}
+
+func (b *Bind) Outward() bool {
+	return b.direction != "in" && (b.identity || len(b.mapped) > 0 || b.hasOut)
+}
+
+// Events tells whether every change is told, in order, instead of the newest state.
+func (b *Bind) Events() bool { return b.events }
+
+// OnDelete is "clear" or "ignore": what it means that an address is gone.
+func (b *Bind) OnDelete() string { return b.onDelete }
+
+// First is "source", "register" or "": who wins at first contact.
+func (b *Bind) First() string { return b.first }
+
+// Wrappers are the names of the wrappers that it is served by.
+func (b *Bind) Wrappers() []string { return b.wrapperNames }
+
+// Options are the protocol's own settings of the bind, checked, with defaults; and "direction",
+// which is "both", "in" or "out".
+func (b *Bind) Options() wrappers.Options { return b.options }
+
+// HasCreate tells whether CreatePayload adds anything.
+func (b *Bind) HasCreate() bool { return len(b.create) > 0 }
+
+// Carries tells whether a change of this field concerns the bind's addresses. "" is the value of a
+// register without fields.
+func (b *Bind) Carries(field string) bool {
+	switch {
+	case !b.Outward():
+		return false
+	case b.carryAll:
+		return true
+	case b.identity:
+		if b.decl == nil {
+			return true
+		}
+		if b.decl.closed {
+			return b.decl.fields[field] != nil
+		}
+		return b.decl.value == nil || field == ""
+	}
+	return slices.Contains(b.carried, field)
+}
+
+// Mapped gives the fields of a register that the bind carries outward, with their present values,
+// by field. Fields that are not there are left out.
+func (b *Bind) Mapped(register string, st engine.StateBlock) []FieldValue {
+	if !st.Exists || !b.Outward() {
+		return nil
+	}
+	if !isObject(st.Value) {
+		if b.Carries("") {
+			return []FieldValue{{Value: st.Value}}
+		}
+		return nil
+	}
+	var out []FieldValue
+	for _, m := range st.Value.Members() {
+		if b.Carries(m.Name) {
+			out = append(out, FieldValue{m.Name, m.Value})
+		}
+	}
+	return out
+}
+
+// Clears lists the fields that a whole document at an address of the bind clears where it doesn't
+// carry them: what the bind maps inward.
+func (b *Bind) Clears(cur engine.StateBlock) []string {
+	if !b.Inward() {
+		return nil
+	}
+	var out []string
+	if b.identity {
+		if !cur.Exists {
+			return nil
+		}
+		if !isObject(cur.Value) {
+			return []string{""}
+		}
+		for _, m := range cur.Value.Members() {
+			if b.decl == nil || !b.decl.closed || b.decl.fields[m.Name] != nil {
+				out = append(out, m.Name)
+			}
+		}
+		return out
+	}
+	for _, m := range b.mapped {
+		out = append(out, m.field)
+	}
+	for _, o := range b.ins {
+		out = append(out, o.name)
+	}
+	sort.Strings(out)
+	return slices.Compact(out)
+}
+
+// typeOf gives the declared type of a field, anything if there is none. Nil: the register is
+// closed and has no such field.
+func (b *Bind) typeOf(field string) *typ {
+	switch d := b.decl; {
+	case d == nil:
+		return anything
+	case d.closed:
+		return d.fields[field]
+	case d.value != nil:
+		if field == "" {
+			return d.value
+		}
+		return nil
+	}
+	return anything
+}

@@ -1,0 +1,157 @@
+package mapping
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/engine/lattice"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// overlap reports a template that shares addresses with an earlier one without being more specific
+// or less.
+func (l *loader) overlap(b *Bind, a, o *leaf) {
+	other := o.entry.bind
+	switch relate(a, o) {
+	case disjoint, narrower, wider:
+		return
+	case equal:
+		l.Error(b.rng, "one address, two binds", fmt.Sprintf("%q at %s has the same addresses. Give one of them `match`, or make them one bind; sharing an address by disjoint parts is not in this version.", other.address, other.source))
+	default:
+		l.Error(b.rng, "binds overlap", fmt.Sprintf("Some addresses match this one and %q at %s, and neither is the more specific. Narrow one of them with a literal or with `match`.", other.address, other.source))
+	}
+}
+
+func (l *loader) checkOverlaps() {
+	for _, w := range l.set.wrappers {
+		for _, e := range w.entries {
+			if e.bind.Outward() && e.bind.readable {
+				w.reverse.insert(&leaf{template: e.bind.register, entry: e})
+			}
+		}
+	}
+}
+
+// checkRoundTrip sends generated values of each field that flows both ways out and back in.
+func (l *loader) checkRoundTrip(b *Bind) {
+	if !b.Inward() || !b.Outward() || l.HasErrors() {
+		return
+	}
+	defer l.Within(fmt.Sprintf("bind %q %q", b.protocol, b.address))()
+	for i := range b.mapped {
+		p := &b.mapped[i]
+		for _, v := range p.values() {
+			l.tryField(b, p, v)
+		}
+	}
+}
+
+// values are generated for a mapped field: of its type, or of what its steps give.
+func (p *mapped) values() []engine.Value {
+	t := p.typ
+	if len(p.steps) == 0 {
+		if t.kind == anyType {
+			return nil
+		}
+		return t.samples()
+	}
+	last := p.steps[len(p.steps)-1]
+	if t.kind == enumType || t.kind == boolType {
+		return t.samples() // each word of it can be in the register
+	}
+	for i := len(p.steps) - 1; i >= 0; i-- {
+		if s := p.steps[i].samples; s != nil {
+			// Only these have a way back; lead them to the field's side.
+			out := slices.Clone(s)
+			for k := range out {
+				for _, later := range p.steps[i+1:] {
+					if v, err := later.get(out[k]); err == nil {
+						out[k] = v
+					}
+				}
+			}
+			return out
+		}
+	}
+	if t.kind == anyType || t.kind == stringType && last.gives.kind == numberType {
+		t = last.gives
+	}
+	return t.samples()
+}
+
+func (l *loader) tryField(b *Bind, p *mapped, v engine.Value) {
+	fail := func(detail string) {
+		name := quoted(p.field)
+		l.Error(p.rng, fmt.Sprintf("%s does not survive the way out and back", name),
+			detail+" Put what is read into `in` and what is written into `out`, or change the type.")
+	}
+	want := v
+	dropped := 0
+	if c, err := p.typ.convert(v, textual, &dropped); err == nil {
+		want = c
+	}
+	out := want
+	for j := len(p.steps) - 1; j >= 0; j-- {
+		var err error
+		if out, err = p.steps[j].put(out); err != nil {
+			fail(fmt.Sprintf("The value %s can't be written: %s.", brief(want), peerText(err)))
+			return
+		}
+	}
+	doc := setPath(absent, p.path, out)
+	k, form := b.codec, b.form
+	if form != nil {
+		form, doc = soloForm(form, p, out)
+		if form == nil {
+			return
+		}
+	}
+	if k == autoCodec {
+		k = jsonCodec
+	}
+	raw, err := k.encode(doc, form)
+	if err != nil {
+		fail(fmt.Sprintf("The value %s can't be written: %s.", brief(want), peerText(err)))
+		return
+	}
+	back, err := k.decode(&wrappers.Payload{Raw: raw}, form)
+	if err != nil {
+		fail(fmt.Sprintf("The value %s goes out as %q, which can't be read back: %s.", brief(want), raw, wrappers.Reason(err)))
+		return
+	}
+	for _, name := range p.path {
+		back, _ = back.Member(name)
+	}
+	for _, s := range p.steps {
+		if back, err = s.get(back); err != nil {
+			fail(fmt.Sprintf("The value %s goes out as %s, which can't be read back: %s.", brief(want), brief(out), peerText(err)))
+			return
+		}
+	}
+	got, err := p.typ.convert(back, b.codec.flavour(), &dropped)
+	if err != nil {
+		fail(fmt.Sprintf("The value %s goes out as %s, which can't be read back: %s.", brief(want), brief(out), peerText(err)))
+		return
+	}
+	if !got.Equal(want) {
+		fail(fmt.Sprintf("The value %s goes out as %s and comes back as %s.", brief(want), brief(out), brief(got)))
+	}
+}
+
+// soloForm fills the other captures of a text("…") with something.
+func soloForm(form *template, p *mapped, v engine.Value) (*template, engine.Value) {
+	var members []lattice.Member
+	found := false
+	for _, n := range form.names {
+		x := lattice.String("x")
+		if len(p.path) == 1 && p.path[0] == n {
+			x, found = v, true
+		}
+		members = append(members, lattice.Member{Name: n, Value: x})
+	}
+	if !found {
+		return nil, absent
+	}
+	return form, lattice.Object(members...)
+}

@@ -1,0 +1,240 @@
+package mapping
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/engine/lattice"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// Out encodes what the bind maps of a register's state, as the payload for a place. prev is the
+// document that is there now, if that is known: its members that the bind doesn't map are kept.
+// send is false where `when` says so. An error says why the state can't be written there.
+func (b *Bind) Out(p Place, st engine.StateBlock, prev *wrappers.Payload, env Env) (pay wrappers.Payload, send bool, err error) {
+	m := messages.Get().(*message)
+	defer m.release()
+	m.outward(b, p, st, env)
+	k := b.codec
+	if k == autoCodec {
+		k = jsonCodec
+		if prev != nil && len(prev.Raw) > 0 {
+			k = detect(prev)
+		}
+	}
+	doc, err := m.document(st, prev, k)
+	if err != nil {
+		return pay, false, err
+	}
+	if b.codec == autoCodec {
+		switch {
+		case doc.Kind() == lattice.BytesKind:
+			k = bytesCodec
+		case k == bytesCodec, k == textCodec && doc.Kind() != lattice.StringKind:
+			k = jsonCodec
+		case k == textCodec:
+			// What would read as JSON has to be it.
+			if detect(&wrappers.Payload{Raw: []byte(doc.Text())}) != textCodec {
+				k = jsonCodec
+			}
+		}
+	}
+	if b.when != nil {
+		m.setPayload(doc)
+		ok, err := m.passes()
+		if err != nil || !ok {
+			return pay, false, err
+		}
+	}
+	pay.Raw, err = k.encode(doc, b.form)
+	pay.Type = k.mediaType()
+	return pay, err == nil, err
+}
+
+// outward fills in what is known on the way out.
+func (m *message) outward(b *Bind, p Place, st engine.StateBlock, env Env) {
+	m.bind, m.server, m.wrapper, m.env = b, p.Server, p.Wrapper, env
+	if m.wrapper == "" && len(b.wrapperNames) == 1 {
+		m.wrapper = b.wrapperNames[0]
+	}
+	if st.Exists {
+		m.self = st.Value
+	}
+	b.named(st.Register, &m.caps, &m.find)
+}
+
+// named takes the captures from a register's name.
+func (b *Bind) named(register string, caps *captures, f *finding) bool {
+	if !b.regTree.find(register, f) {
+		return false
+	}
+	for i, slot := range b.regSlots {
+		caps[slot] = f.raw[i]
+	}
+	return b.inverted(caps)
+}
+
+// inverted fills in captures of the address from which keys are made.
+func (b *Bind) inverted(caps *captures) bool {
+	for i := range b.keys {
+		k := &b.keys[i]
+		if k.from < 0 {
+			continue
+		}
+		v := lattice.String(caps[k.slot])
+		for j := len(k.steps) - 1; j >= 0; j-- {
+			var err error
+			if v, err = k.steps[j].put(v); err != nil {
+				return false
+			}
+		}
+		text, err := captureText(v)
+		if err != nil {
+			return false
+		}
+		caps[k.from] = text
+	}
+	return true
+}
+
+// document makes the payload's value.
+func (m *message) document(st engine.StateBlock, prev *wrappers.Payload, k codec) (engine.Value, error) {
+	b := m.bind
+	var old engine.Value
+	if prev != nil && k != formCodec && k.objects() {
+		if v, err := k.decode(prev, nil); err == nil && isObject(v) {
+			old = v
+		}
+	}
+	if b.form != nil {
+		old = m.formCaptures()
+	}
+	state := m.self
+	if b.identity {
+		if !isObject(state) {
+			return state, nil
+		}
+		if b.form == nil && (b.decl == nil || !b.decl.closed) {
+			return state, nil
+		}
+		var out []lattice.Member
+		for _, x := range old.Members() {
+			if b.form != nil || b.decl.fields[x.Name] == nil {
+				out = append(out, x)
+			}
+		}
+		for _, x := range state.Members() {
+			if b.typeOf(x.Name) != nil && !(b.form != nil && b.names(x.Name)) {
+				out = append(out, x)
+			}
+		}
+		return lattice.Object(out...), nil
+	}
+	doc := old
+	for i := range b.mapped {
+		p := &b.mapped[i]
+		v := state
+		if p.field != "" || isObject(state) {
+			v, _ = state.Member(p.field)
+		}
+		if !v.IsAbsent() {
+			for j := len(p.steps) - 1; j >= 0; j-- {
+				var err error
+				if v, err = p.steps[j].put(v); err != nil {
+					return absent, fmt.Errorf("%s: %s", p.field, peerText(err))
+				}
+			}
+		}
+		doc = setPath(doc, p.path, v)
+	}
+	for i := range b.outs {
+		o := &b.outs[i]
+		v, err := o.eval(m)
+		if err != nil {
+			return absent, fmt.Errorf("%s: %s", o.name, wrappers.Reason(err))
+		}
+		if o.name == "" {
+			doc = v
+		} else {
+			doc = setPath(doc, []string{o.name}, v)
+		}
+	}
+	if doc.IsAbsent() && k.objects() && (len(b.mapped) == 0 || len(b.mapped[0].path) > 0) {
+		doc = lattice.Object()
+	}
+	return doc, nil
+}
+
+// names tells whether a capture of text("…") is part of the register's name.
+func (b *Bind) names(capture string) bool {
+	i := slices.Index(b.form.names, capture)
+	return i >= 0 && b.formSlots[i] >= 0
+}
+
+func (m *message) formCaptures() engine.Value {
+	var out []lattice.Member
+	for i, slot := range m.bind.formSlots {
+		if slot >= 0 {
+			out = append(out, lattice.Member{Name: m.bind.form.names[i], Value: lattice.String(m.caps[slot])})
+		}
+	}
+	return lattice.Object(out...)
+}
+
+// setPath puts v at a path of members; absent takes it out.
+func setPath(doc engine.Value, path []string, v engine.Value) engine.Value {
+	if len(path) == 0 {
+		return v
+	}
+	old, had := doc.Member(path[0])
+	if v.IsAbsent() && !had {
+		if isObject(doc) {
+			return doc
+		}
+		return lattice.Object()
+	}
+	if len(path) > 1 {
+		v = setPath(old, path[1:], v)
+	}
+	var out []lattice.Member
+	for _, m := range doc.Members() {
+		if m.Name != path[0] {
+			out = append(out, m)
+		}
+	}
+	return lattice.Object(append(out, lattice.Member{Name: path[0], Value: v})...)
+}
+
+// CreatePayload adds what `create` gives, where the gateway makes the address: members that pay
+// doesn't have.
+func (b *Bind) CreatePayload(p Place, st engine.StateBlock, pay wrappers.Payload, env Env) (wrappers.Payload, error) {
+	if len(b.create) == 0 {
+		return pay, nil
+	}
+	m := messages.Get().(*message)
+	defer m.release()
+	m.outward(b, p, st, env)
+	k := b.codec
+	if k == autoCodec {
+		k = detect(&pay)
+	}
+	doc, err := k.decode(&pay, nil)
+	if err != nil || !isObject(doc) {
+		return pay, fmt.Errorf("create: the payload has no members")
+	}
+	m.setPayload(doc)
+	for i := range b.create {
+		o := &b.create[i]
+		if _, ok := doc.Member(o.name); ok {
+			continue
+		}
+		v, err := o.eval(m)
+		if err != nil {
+			return pay, fmt.Errorf("create: %s: %s", o.name, wrappers.Reason(err))
+		}
+		doc = setPath(doc, []string{o.name}, v)
+	}
+	pay.Raw, err = k.encode(doc, nil)
+	return pay, err
+}

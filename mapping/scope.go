@@ -1,0 +1,199 @@
+package mapping
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/spooksystems/gateway/mapping/diag"
+)
+
+// A way tells what an expression may know.
+type way uint8
+
+const (
+	inward  way = iota + 1 // in, key: of the message
+	outward                // out, create: of the register
+	both                   // map, when: of the payload, whichever way it goes
+)
+
+// A scope is where an expression of a bind stands.
+type scope struct {
+	bind *Bind
+	way  way
+	log  *diag.Log
+}
+
+var inwardRoots = []string{"raw", "meta", "verb", "peer", "who"}
+
+var laterRoots = []string{"row", "exists"}
+
+func (sc *scope) names() []string {
+	names := append([]string{"payload", "wrapper", "now"}, sc.bind.slots...)
+	switch sc.way {
+	case inward:
+		names = append(names, inwardRoots...)
+	case outward:
+		names = append(names, "self")
+	}
+	return names
+}
+
+// check finds what is wrong with an expression before any message: names, functions, attributes,
+// and by HCL's evaluation of unknown values, types. It gives the type of the result.
+func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
+	names := sc.names()
+	ok := true
+	bad := func(f func()) { ok = false; f() }
+	local := localNames(expr)
+	for _, t := range expr.Variables() {
+		name, at := t.RootName(), t.SourceRange()
+		switch {
+		case slices.Contains(local, name):
+		case slices.Contains(names, name):
+			if name == "self" {
+				sc.checkSelf(t, bad)
+			}
+		case slices.Contains(laterRoots, name):
+			bad(func() { sc.log.Later(at, fmt.Sprintf("%q in expressions", name)) })
+		case name == "self":
+			bad(func() { sc.log.Error(at, `"self" is known only on the way out`, "Use it in `out` or `create`.") })
+		case slices.Contains(inwardRoots, name):
+			bad(func() {
+				sc.log.Error(at, fmt.Sprintf("%q is known only on the way in", name), "Use it in `in` or `key`; what flows both ways depends on the payload.")
+			})
+		default:
+			bad(func() {
+				root := t[:1].SourceRange()
+				d := &diag.Diagnostic{Severity: diag.Error, Summary: fmt.Sprintf("unknown name %q", name), Subject: root}
+				if d.Detail = hint(name, append(names, "payload")); d.Detail == "" {
+					if d.Suggestion = diag.Suggest(name, names); d.Suggestion == "" {
+						d.Detail = fmt.Sprintf("There is: %s. A member of the payload is payload.%s; a text stands in quotes.", strings.Join(names, ", "), name)
+					}
+				}
+				sc.log.Add(d)
+			})
+		}
+	}
+	hclsyntax.VisitAll(expr, func(n hclsyntax.Node) hcl.Diagnostics {
+		c, isCall := n.(*hclsyntax.FunctionCallExpr)
+		if !isCall {
+			return nil
+		}
+		_, known := evalFunctions[c.Name]
+		switch {
+		case slices.Contains(laterFunctions, c.Name):
+			bad(func() { sc.log.Later(c.NameRange, c.Name+"()") })
+		case !known:
+			bad(func() { sc.log.Unknown(c.NameRange, "function", c.Name, functionNames()) })
+		case c.Name == "reg" && sc.way != inward:
+			bad(func() {
+				sc.log.Error(c.NameRange, "reg() is known only on the way in", "Use it in `in`: a bind is told of changes of its own register only.")
+			})
+		case twoWays[c.Name] != nil:
+			if _, err := makeStep(c); err != nil {
+				bad(func() {
+					sc.log.Error(hcl.RangeBetween(c.NameRange, c.CloseParenRange), c.Name+"() can't be read", sentence(err))
+				})
+			}
+		case c.Name == "can" && len(c.Args) != 1:
+			bad(func() {
+				sc.log.Error(c.NameRange, "can() takes one argument", "can(payload.x) is true when payload.x is there.")
+			})
+		}
+		return nil
+	})
+	if !ok {
+		return cty.DynamicPseudoType, false
+	}
+	v, diags := expr.Value(&hcl.EvalContext{Variables: sc.unknowns(), Functions: evalFunctions})
+	sc.log.HCL(diags)
+	if diags.HasErrors() {
+		return cty.DynamicPseudoType, false
+	}
+	return v.Type(), true
+}
+
+// localNames are the names that for expressions introduce.
+func localNames(expr hclsyntax.Expression) []string {
+	var names []string
+	hclsyntax.VisitAll(expr, func(n hclsyntax.Node) hcl.Diagnostics {
+		if f, ok := n.(*hclsyntax.ForExpr); ok {
+			names = append(names, f.KeyVar, f.ValVar)
+		}
+		return nil
+	})
+	return names
+}
+
+func (sc *scope) checkSelf(t hcl.Traversal, bad func(func())) {
+	d := sc.bind.decl
+	if d == nil || !d.closed || len(t) < 2 {
+		return
+	}
+	attr, ok := t[1].(hcl.TraverseAttr)
+	if !ok {
+		return
+	}
+	if d.fields[attr.Name] == nil {
+		bad(func() {
+			names := d.names()
+			if h := hint(attr.Name, names); h != "" {
+				sc.log.Error(attr.SrcRange, fmt.Sprintf("unknown field %q", attr.Name), h)
+				return
+			}
+			sc.log.Unknown(attr.SrcRange, "field", attr.Name, names)
+		})
+	}
+}
+
+// unknowns are the names in scope with values of the right types that are not known yet.
+func (sc *scope) unknowns() map[string]cty.Value {
+	vars := map[string]cty.Value{
+		"payload": cty.DynamicVal, "raw": cty.DynamicVal, "meta": cty.UnknownVal(cty.Map(cty.String)),
+	}
+	for _, n := range []string{"verb", "peer", "who", "wrapper", "now"} {
+		vars[n] = cty.UnknownVal(cty.String)
+	}
+	for _, n := range sc.bind.slots {
+		vars[n] = cty.UnknownVal(cty.String)
+	}
+	vars["self"] = cty.DynamicVal
+	if d := sc.bind.decl; d != nil && d.closed {
+		fields := map[string]cty.Value{}
+		for n, f := range d.fields {
+			fields[n] = cty.UnknownVal(f.cty())
+		}
+		vars["self"] = cty.ObjectVal(fields)
+	} else if d != nil && d.value != nil {
+		vars["self"] = cty.UnknownVal(d.value.cty())
+	}
+	switch sc.bind.codec {
+	case textCodec:
+		vars["payload"] = cty.UnknownVal(cty.String)
+	case numberCodec:
+		vars["payload"] = cty.UnknownVal(cty.Number)
+	case bytesCodec:
+		vars["payload"] = cty.UnknownVal(bytesCty)
+	case formCodec:
+		members := map[string]cty.Value{}
+		for _, n := range sc.bind.form.names {
+			members[n] = cty.UnknownVal(cty.String)
+		}
+		vars["payload"] = cty.ObjectVal(members)
+	}
+	return vars
+}
+
+// sentence makes an error's text one.
+func sentence(err error) string {
+	s := peerText(err)
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:] + "."
+}

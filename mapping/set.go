@@ -1,0 +1,368 @@
+package mapping
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// Hash names everything the Set means.
+func (s *Set) Hash() string { return s.hash }
+
+// Binds gives all binds, in the order of the files.
+func (s *Set) Binds() []*Bind { return s.binds }
+
+// Places lists where a register appears in a wrapper: the addresses of the binds that go out and
+// whose address its name tells, one for each server. It looks binds up by the register's name in a
+// tree.
+func (s *Set) Places(wrapper, register string) []Place {
+	w := s.wrappers[wrapper]
+	if w == nil {
+		return nil
+	}
+	f := finding{all: true}
+	w.reverse.find(register, &f)
+	var out []Place
+	for i := range f.hits {
+		out = f.hits[i].leaf.entry.places(out, &f.hits[i].raw)
+	}
+	return out
+}
+
+func (e *entry) places(out []Place, raw *captures) []Place {
+	b, w := e.bind, e.wrapper
+	var caps captures
+	server := ""
+	for i, slot := range b.regSlots {
+		caps[slot] = raw[i]
+		switch b.register.names[i] {
+		case "wrapper":
+			if raw[i] != w.info.Name {
+				return out
+			}
+		case "server":
+			if !slices.Contains(w.info.Servers, raw[i]) {
+				return out
+			}
+			server = raw[i]
+		}
+	}
+	if !b.inverted(&caps) {
+		return out
+	}
+	for _, c := range e.checks {
+		if !c.re.MatchString(caps[e.slots[c.index]]) {
+			return out
+		}
+	}
+	address, ok := e.template.appendTo(nil, func(i int) string { return caps[e.slots[i]] })
+	if !ok || len(address) > maxAddress {
+		return out
+	}
+	servers := []string{server}
+	if server == "" && len(w.info.Servers) > 0 {
+		servers = w.info.Servers
+	}
+	// A hole, or a more specific bind, may have the address.
+	var f finding
+	if w.lookup(string(address), &f) != e {
+		return out
+	}
+	for _, sv := range servers {
+		out = append(out, Place{Bind: b, Wrapper: w.info.Name, Server: sv, Address: string(address)})
+	}
+	return out
+}
+
+// Patterns lists the address templates of a wrapper's binds, for wrappers that must announce them.
+func (s *Set) Patterns(wrapper string) []wrappers.Pattern {
+	w := s.wrappers[wrapper]
+	if w == nil {
+		return nil
+	}
+	var out []wrappers.Pattern
+	for _, e := range w.entries {
+		p := wrappers.Pattern{Bind: e.bind.id, Suffix: e.template.suffix(), In: e.bind.Inward(), Out: e.bind.Outward(), Options: e.bind.options}
+		for _, seg := range e.template.segments {
+			switch {
+			case seg.rest:
+				p.Segments = append(p.Segments, wrappers.Segment{Kind: wrappers.RestSegments})
+			case seg.shape != nil:
+				p.Segments = append(p.Segments, wrappers.Segment{Kind: wrappers.OneSegment})
+			default:
+				p.Segments = append(p.Segments, wrappers.Segment{Kind: wrappers.LiteralSegment, Literal: seg.literal})
+			}
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// Under tells which registers may have addresses below a prefix, as far as their names tell. A
+// prefix ends with the separator; "" stands for everything.
+func (s *Set) Under(wrapper, server, prefix string) []Under {
+	w := s.wrappers[wrapper]
+	if w == nil {
+		return nil
+	}
+	segs, ok := w.tree.prefix(prefix)
+	if !ok {
+		return nil
+	}
+	var out []Under
+	for _, e := range w.entries {
+		if !e.bind.readable || len(e.template.params) > 0 {
+			continue
+		}
+		if p, ok := e.under(segs, server); ok {
+			out = append(out, Under{Bind: e.bind, RegisterPrefix: p})
+		}
+	}
+	return out
+}
+
+// prefix splits a prefix into its segments.
+func (t *tree) prefix(prefix string) ([]string, bool) {
+	if t.query {
+		prefix, _, _ = cutQuery(prefix)
+	}
+	if t.absolute {
+		prefix = strings.TrimPrefix(prefix, t.separator)
+	}
+	if prefix == "" {
+		return nil, true
+	}
+	p, ok := strings.CutSuffix(prefix, t.separator)
+	return strings.Split(p, t.separator), ok
+}
+
+// below tells whether a template could have addresses below a prefix.
+func (t *tree) below(prefix string) bool {
+	if t.query {
+		prefix, _, _ = cutQuery(prefix)
+	}
+	if t.absolute {
+		prefix = strings.TrimPrefix(prefix, t.separator)
+	}
+	if prefix != "" && !strings.HasSuffix(prefix, t.separator) {
+		return false
+	}
+	return t.descend(&t.root, prefix)
+}
+
+func (t *tree) descend(n *node, rest string) bool {
+	if rest == "" {
+		return len(n.literals) > 0 || len(n.prefixes) > 0 || len(n.rests) > 0
+	}
+	if len(n.rests) > 0 {
+		return true
+	}
+	seg, tail, _ := strings.Cut(rest, t.separator)
+	if t.fold {
+		seg = foldASCII(seg)
+	}
+	if next := n.literals[seg]; next != nil && t.descend(next, tail) {
+		return true
+	}
+	for i := range n.prefixes {
+		p := &n.prefixes[i]
+		if len(seg) <= p.length {
+			continue
+		}
+		for _, e := range p.edges[seg[:p.length]] {
+			var raw captures
+			if e.shape.match(seg, raw[:]) && t.descend(e.node, tail) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// under narrows the register's name by the captures in the prefix, from the left.
+func (e *entry) under(segs []string, server string) (string, bool) {
+	b := e.bind
+	var caps captures
+	var known [maxCaptures]bool
+	partial := -1
+	var raw captures
+	ts := e.template.segments
+	for i, text := range segs {
+		if i >= len(ts) || !ts[i].rest && i >= len(ts)-1 {
+			return "", false
+		}
+		s := &ts[i]
+		if s.rest {
+			v, ok := e.template.decodeRest(strings.Join(segs[i:], e.template.syntax.Separator))
+			if !ok {
+				return "", false
+			}
+			partial = e.slots[s.first]
+			if i+1 < len(ts) {
+				// Where the rest ends within the prefix can't be told.
+				v = ""
+			}
+			caps[partial] = v
+			break
+		}
+		if s.shape == nil {
+			if s.literal != text && !(e.template.syntax.Fold && strings.EqualFold(s.literal, text)) {
+				return "", false
+			}
+			continue
+		}
+		n := len(s.shape.escapes)
+		if !s.shape.match(text, raw[:]) || !s.shape.values(raw[:n]) {
+			return "", false
+		}
+		for k := range n {
+			for _, c := range e.checks {
+				if c.index == s.first+k && !c.re.MatchString(raw[k]) {
+					return "", false
+				}
+			}
+			slot := e.slots[s.first+k]
+			caps[slot], known[slot] = raw[k], true
+		}
+	}
+	for i, name := range b.register.names {
+		switch name {
+		case "wrapper":
+			caps[b.regSlots[i]], known[b.regSlots[i]] = e.wrapper.info.Name, true
+		case "server":
+			if server != "" {
+				caps[b.regSlots[i]], known[b.regSlots[i]] = server, true
+			}
+		}
+	}
+	return b.registerPrefix(&caps, &known, partial), true
+}
+
+// registerPrefix renders the register's name up to the first capture that is not known.
+func (b *Bind) registerPrefix(caps *captures, known *[maxCaptures]bool, partial int) string {
+	var out []byte
+	at := 0
+	for i := range b.register.segments {
+		s := &b.register.segments[i]
+		if i > 0 {
+			out = append(out, '/')
+		}
+		switch {
+		case s.rest:
+			slot := b.regSlots[at]
+			at++
+			if !known[slot] {
+				if slot == partial && caps[slot] != "" {
+					out = append(append(out, caps[slot]...), '/')
+				}
+				return string(out)
+			}
+			out = append(out, caps[slot]...)
+		case s.shape != nil:
+			for k := range s.shape.escapes {
+				out = append(out, s.shape.literals[k]...)
+				slot := b.regSlots[at]
+				at++
+				if !known[slot] {
+					return string(out)
+				}
+				out = s.shape.escapes[k].append(out, caps[slot])
+			}
+			out = append(out, s.shape.literals[len(s.shape.escapes)]...)
+		default:
+			out = append(out, s.literal...)
+		}
+	}
+	return string(out)
+}
+
+// A Declaration is what a register block says of a register.
+type Declaration struct {
+	Register string            // the template of its name
+	Source   string            // "sensors.hcl:3"
+	Type     string            // of a register that is one value, else ""
+	Fields   map[string]string // types by name; nil where any field may stand
+}
+
+// Declarations gives all of them, in the order of the files.
+func (s *Set) Declarations() []Declaration {
+	var out []Declaration
+	for _, d := range s.declared {
+		out = append(out, d.public())
+	}
+	return out
+}
+
+func (d *decl) public() Declaration {
+	p := Declaration{Register: d.leaf.template.text, Source: d.source}
+	if d.value != nil {
+		p.Type = d.value.String()
+	}
+	if d.closed {
+		p.Fields = map[string]string{}
+		for n, t := range d.fields {
+			p.Fields[n] = t.String()
+		}
+	}
+	return p
+}
+
+// Declared gives the declaration of a register, if it has one.
+func (s *Set) Declared(register string) (Declaration, bool) {
+	var f finding
+	if !s.decls.find(register, &f) {
+		return Declaration{}, false
+	}
+	return f.leaf.decl.public(), true
+}
+
+// Check holds a write that comes over the daemon's door against the declared types. It converts
+// nothing: a value of another type is an ErrInvalid of package engine.
+func (s *Set) Check(register string, ops []engine.Op) error {
+	var f finding
+	if !s.decls.find(register, &f) {
+		return nil
+	}
+	d := f.leaf.decl
+	for i := range ops {
+		op := &ops[i]
+		if op.Register != register || op.Kind != engine.OpPut {
+			continue
+		}
+		var t *typ
+		switch {
+		case d.closed:
+			if t = d.fields[op.Field]; t == nil {
+				if op.Field == "" {
+					return fmt.Errorf("%w: %s has the fields %s (%s)", engine.ErrInvalid, register, strings.Join(d.names(), ", "), d.source)
+				}
+				return fmt.Errorf("%w: %s has no field %q: there is %s (%s)", engine.ErrInvalid, register, op.Field, strings.Join(d.names(), ", "), d.source)
+			}
+		case d.value != nil:
+			if t = d.value; op.Field != "" {
+				return fmt.Errorf("%w: %s is one value and has no field %q (%s)", engine.ErrInvalid, register, op.Field, d.source)
+			}
+		default:
+			continue
+		}
+		dropped := 0
+		v, err := t.convert(op.Value, exact, &dropped)
+		if err == nil && (dropped > 0 || !v.Equal(op.Value)) {
+			err = fmt.Errorf("%s is not %s as it is stored", brief(op.Value), article(t.String()))
+			if t.kind == timeType {
+				err = fmt.Errorf("%s is not in the form that is stored: %s", brief(op.Value), brief(v))
+			}
+		}
+		if err != nil {
+			name := op.Field
+			if name == "" {
+				name = register
+			}
+			return fmt.Errorf("%w: %s: %w (%s)", engine.ErrInvalid, name, err, d.source)
+		}
+	}
+	return nil
+}

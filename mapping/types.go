@@ -1,0 +1,286 @@
+package mapping
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/engine/lattice"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+// refuse makes the error that a peer sees for what it sent.
+func refuse(format string, args ...any) error {
+	return wrappers.Refuse(wrappers.ErrInvalid, fmt.Sprintf(format, args...))
+}
+
+type typeKind uint8
+
+const (
+	anyType typeKind = iota
+	stringType
+	numberType
+	boolType
+	bytesType
+	timeType
+	enumType
+	listType
+	objectType
+)
+
+// A typ is a declared type.
+type typ struct {
+	kind    typeKind
+	words   []string        // enum
+	item    *typ            // list
+	members map[string]*typ // object
+}
+
+var anything = &typ{}
+
+func (t *typ) String() string {
+	switch t.kind {
+	case stringType:
+		return "string"
+	case numberType:
+		return "number"
+	case boolType:
+		return "bool"
+	case bytesType:
+		return "bytes"
+	case timeType:
+		return "time"
+	case enumType:
+		return `enum("` + strings.Join(t.words, `", "`) + `")`
+	case listType:
+		return "list(" + t.item.String() + ")"
+	case objectType:
+		names := t.names()
+		for i, n := range names {
+			names[i] = n + " = " + t.members[n].String()
+		}
+		return "object({" + strings.Join(names, ", ") + "})"
+	}
+	return "any"
+}
+
+func (t *typ) names() []string {
+	names := make([]string, 0, len(t.members))
+	for n := range t.members {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// A flavour is what a codec can't tell apart, so that a type may.
+type flavour uint8
+
+const (
+	exact     flavour = iota // the payload has bytes and numbers of its own (CBOR)
+	jsonLike                 // bytes travel as base64
+	textual                  // everything is text
+	wholeText                // one text or number; a number in a text is not a number
+)
+
+// convert gives v the declared type where nothing is lost by it. dropped counts members that a
+// typed object has no place for.
+func (t *typ) convert(v engine.Value, from flavour, dropped *int) (engine.Value, error) {
+	k := v.Kind()
+	switch t.kind {
+	case anyType:
+		return v, nil
+	case numberType:
+		if v.IsNumber() {
+			return v, nil
+		}
+		if k == lattice.StringKind && from == textual {
+			if n, err := lattice.ParseNumber(v.Text()); err == nil {
+				return n, nil
+			}
+		}
+	case stringType:
+		switch {
+		case k == lattice.StringKind:
+			return v, nil
+		case v.IsNumber():
+			return lattice.String(v.Number()), nil
+		case k == lattice.BoolKind:
+			return lattice.String(v.String()), nil
+		case k == lattice.BytesKind && utf8.Valid(v.Bytes()):
+			return lattice.String(string(v.Bytes())), nil
+		}
+	case boolType:
+		if k == lattice.BoolKind {
+			return v, nil
+		}
+		if k == lattice.StringKind && from == textual {
+			switch v.Text() {
+			case "true":
+				return lattice.Bool(true), nil
+			case "false":
+				return lattice.Bool(false), nil
+			}
+		}
+	case bytesType:
+		switch {
+		case k == lattice.BytesKind:
+			return v, nil
+		case k == lattice.StringKind && from == jsonLike:
+			b, err := base64.StdEncoding.Strict().DecodeString(v.Text())
+			if err != nil {
+				return v, fmt.Errorf("bytes travel as base64 here, and %s is not", brief(v))
+			}
+			return lattice.Bytes(b), nil
+		case k == lattice.StringKind:
+			return lattice.Bytes([]byte(v.Text())), nil
+		}
+	case timeType:
+		if k == lattice.StringKind {
+			at, err := time.Parse(time.RFC3339Nano, v.Text())
+			if err != nil {
+				return v, fmt.Errorf("%s is not a time: RFC 3339 is wanted, as in \"2026-01-31T12:00:00Z\"", brief(v))
+			}
+			return timeValue(at), nil
+		}
+	case enumType:
+		if k == lattice.StringKind && slices.Contains(t.words, v.Text()) {
+			return v, nil
+		}
+		return v, fmt.Errorf("%s is none of %s", brief(v), strings.Join(t.words, ", "))
+	case listType:
+		if k == lattice.ListKind {
+			if t.item.kind == anyType {
+				return v, nil
+			}
+			items := make([]engine.Value, v.Len())
+			for i, item := range v.Items() {
+				var err error
+				if items[i], err = t.item.convert(item, from, dropped); err != nil {
+					return v, fmt.Errorf("item %d: %w", i, err)
+				}
+			}
+			return lattice.List(items...), nil
+		}
+	case objectType:
+		if k == lattice.ObjectKind {
+			members := make([]lattice.Member, 0, v.Len())
+			for _, m := range v.Members() {
+				mt := t.members[m.Name]
+				switch {
+				case mt == nil:
+					*dropped++
+				case m.Value.Kind() == lattice.NullKind:
+				default:
+					c, err := mt.convert(m.Value, from, dropped)
+					if err != nil {
+						return v, fmt.Errorf("%s: %w", m.Name, err)
+					}
+					members = append(members, lattice.Member{Name: m.Name, Value: c})
+				}
+			}
+			return lattice.Object(members...), nil
+		}
+	}
+	return v, fmt.Errorf("%s is %s, not %s", brief(v), kindName(v), article(t.String()))
+}
+
+func timeValue(at time.Time) engine.Value {
+	return lattice.String(at.UTC().Format(time.RFC3339Nano))
+}
+
+func kindName(v engine.Value) string {
+	switch v.Kind() {
+	case lattice.AbsentKind:
+		return "missing"
+	case lattice.NullKind:
+		return "null"
+	case lattice.IntKind, lattice.DecimalKind:
+		return "a number"
+	case lattice.ObjectKind:
+		return "an object"
+	case lattice.BytesKind:
+		return "bytes"
+	}
+	return "a " + v.Kind().String()
+}
+
+func article(s string) string {
+	switch {
+	case s == "bytes" || s == "any":
+		return s
+	case strings.HasPrefix(s, "enum") || strings.HasPrefix(s, "object"):
+		return "an " + s
+	}
+	return "a " + s
+}
+
+// brief shows a value in an error.
+func brief(v engine.Value) string {
+	s := v.String()
+	if len(s) > 60 {
+		s = strings.ToValidUTF8(s[:60], "") + "…"
+	}
+	return s
+}
+
+// samples are values with which a bind is tried at load.
+func (t *typ) samples() []engine.Value {
+	num := func(s string) engine.Value { n, _ := lattice.ParseNumber(s); return n }
+	switch t.kind {
+	case stringType:
+		return []engine.Value{lattice.String("on"), lattice.String("Zoë, 50% {x}/#"), lattice.String("21.5")}
+	case numberType:
+		return []engine.Value{lattice.Int(0), lattice.Int(1), lattice.Int(-1), num("0.3"), num("21.5"), lattice.Int(9007199254740993), num("1234567.125")}
+	case boolType:
+		return []engine.Value{lattice.Bool(true), lattice.Bool(false)}
+	case bytesType:
+		return []engine.Value{lattice.Bytes([]byte("abc")), lattice.Bytes([]byte{0, 0xff, 0x80, '\n'})}
+	case timeType:
+		return []engine.Value{lattice.String("2026-01-31T23:59:58Z"), lattice.String("1999-12-31T00:00:00Z"), lattice.String("2026-07-15T12:30:05Z")}
+	case enumType:
+		var out []engine.Value
+		for _, w := range t.words {
+			out = append(out, lattice.String(w))
+		}
+		return out
+	case listType:
+		var items []engine.Value
+		for _, v := range t.item.samples() {
+			items = append(items, v)
+		}
+		return []engine.Value{lattice.List(), lattice.List(items...)}
+	case objectType:
+		var members []lattice.Member
+		for n, m := range t.members {
+			if s := m.samples(); len(s) > 0 {
+				members = append(members, lattice.Member{Name: n, Value: s[0]})
+			}
+		}
+		return []engine.Value{lattice.Object(members...)}
+	}
+	return []engine.Value{num("21.5"), lattice.Int(7), lattice.String("on"), lattice.Bool(true)}
+}
+
+// cty gives the type for HCL's own evaluation with unknown values.
+func (t *typ) cty() cty.Type {
+	switch t.kind {
+	case stringType, timeType, enumType:
+		return cty.String
+	case numberType:
+		return cty.Number
+	case boolType:
+		return cty.Bool
+	case bytesType:
+		return bytesCty
+	}
+	// Lists and objects come from messages as tuples and objects of any shape.
+	return cty.DynamicPseudoType
+}
