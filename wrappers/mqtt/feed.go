@@ -336,8 +336,39 @@ func (b *broker) sendOwed(ctx context.Context, s *session, c *conn) bool {
 	}
 }
 
-// sendRegisters sends what the registers selected by sub hold now, as retained messages.
+// sendRegisters sends what the registers selected by sub hold, as retained messages: first those
+// that were read before the SUBACK.
 func (b *broker) sendRegisters(ctx context.Context, s *session, c *conn, sub *subscription) bool {
+	for _, d := range sub.first {
+		if !s.push(c, d) {
+			return false
+		}
+	}
+	if sub.whole {
+		return true
+	}
+	sent := make(map[string]bool, len(sub.first))
+	for _, d := range sub.first {
+		sent[d.entry.address] = true
+	}
+	return b.readRegisters(ctx, c, sub, func(d delivery) bool { return sent[d.entry.address] || s.push(c, d) })
+}
+
+// readFirst reads what sub selects, up to so many bytes, so that what a subscriber has been told
+// with its SUBACK is never older than what it gets then.
+func (b *broker) readFirst(ctx context.Context, c *conn, sub *subscription, budget int) (used int) {
+	sub.whole = b.readRegisters(ctx, c, sub, func(d delivery) bool {
+		if used += d.entry.size(); used > budget {
+			return false
+		}
+		sub.first = append(sub.first, d)
+		return true
+	})
+	return used
+}
+
+// readRegisters hands the registers that sub selects to take, until it says false.
+func (b *broker) readRegisters(ctx context.Context, c *conn, sub *subscription, take func(delivery) bool) bool {
 	patterns, _ := b.link.Patterns()
 	patterns = slices.DeleteFunc(slices.Clone(patterns), func(p wrappers.Pattern) bool {
 		return !p.Out || !retained(p.Options) || !filterMeets(sub.topics, p.Segments)
@@ -354,14 +385,17 @@ func (b *broker) sendRegisters(ctx context.Context, s *session, c *conn, sub *su
 		if err != nil {
 			return ctx.Err() == nil // gone meanwhile, or not for this client
 		}
-		if len(res.Payload.Raw) == 0 {
-			return true
+		b.mu.Lock()
+		newer := b.ring.newest[address] > sub.asked
+		b.mu.Unlock()
+		if newer || len(res.Payload.Raw) == 0 {
+			return true // the stream brings it, in its turn
 		}
 		e := &entry{address: address, patch: -1, filter: sub}
 		e.msg = publish{topic: []byte(address), qos: qosOf(patterns[i].Options), retain: true, payload: slices.Clone(res.Payload.Raw)}
 		d := delivery{entry: e}
 		d.merge(sub)
-		return s.push(c, d)
+		return take(d)
 	}
 	if !strings.ContainsAny(sub.topics, "+#") {
 		return send(sub.topics)

@@ -50,6 +50,7 @@ var Protocol = wrappers.Protocol{
 		{Name: "ws", Port: 80}, {Name: "wss", Port: 443, TLS: true},
 	},
 	Messages: true,
+	Feed:     true,
 	New:      New,
 	Demo: wrappers.Demo{
 		Listen: "127.0.0.1:11883",

@@ -67,7 +67,8 @@ type ring struct {
 	first   int      // index of the oldest
 	bytes   int
 	byPlace map[place]uint64
-	head    uint64 // seq of the newest entry ever
+	newest  map[string]uint64 // by address
+	head    uint64            // seq of the newest entry ever
 	cursor  wrappers.Cursor
 	before  wrappers.Cursor
 }
@@ -96,6 +97,10 @@ func (r *ring) add(e *entry) {
 		}
 		r.byPlace[e.at()] = e.seq
 	}
+	if r.newest == nil {
+		r.newest = make(map[string]uint64)
+	}
+	r.newest[e.address] = e.seq
 	for len(r.entries)-r.first > 1 && (len(r.entries)-r.first > ringEntries || r.bytes > ringBytes) {
 		old := r.entries[r.first]
 		r.entries[r.first] = nil
@@ -103,6 +108,9 @@ func (r *ring) add(e *entry) {
 		r.bytes -= old.size()
 		if old.cursor != "" && r.byPlace[old.at()] == old.seq {
 			delete(r.byPlace, old.at())
+		}
+		if r.newest[old.address] == old.seq {
+			delete(r.newest, old.address)
 		}
 	}
 	if r.first > ringEntries { // move what is left to the front now and then

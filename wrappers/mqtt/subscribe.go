@@ -18,6 +18,7 @@ func (c *conn) onSubscribe(p *subscribe) error {
 		id = varintValue(v)
 	}
 	b.mu.Lock()
+	behind := len(s.owed)
 	for i, r := range p.requests {
 		code, err := b.subscribe(s, r, id, patterns)
 		if err != nil {
@@ -36,7 +37,17 @@ func (c *conn) onSubscribe(p *subscribe) error {
 	if len(s.owed) > 0 && s.live {
 		s.live, s.pos = false, b.ring.position(b.ring.head)
 	}
+	var fresh []*subscription
+	if behind == 0 { // else the client has enough to read
+		fresh = slices.Clone(s.owed)
+	}
 	b.mu.Unlock()
+	budget := b.cfg.Limits.Queue
+	for _, sub := range fresh {
+		if budget > 0 {
+			budget -= b.readFirst(b.ctx, c, sub, budget)
+		}
+	}
 	if s.lasts() {
 		if err := b.storeSession(s); err != nil {
 			return &goodbye{codeImplementation, err}
@@ -69,7 +80,7 @@ func (b *broker) subscribe(s *session, r request, id int, patterns []wrappers.Pa
 	if former == nil && len(s.subs) >= b.opt.maxSubs {
 		return codeQuotaExceeded, nil
 	}
-	sub := &subscription{session: s, filter: r.filter, topics: topics, options: r, id: id, since: b.ring.head}
+	sub := &subscription{session: s, filter: r.filter, topics: topics, options: r, id: id, since: b.ring.head, asked: b.ring.head}
 	if former != nil {
 		sub.since = former.since
 		b.unsubscribe(s, former)
@@ -146,6 +157,9 @@ func (c *conn) putAway() {
 		if sub := d.entry.filter; sub != nil && s.subs[sub.filter] == sub && !slices.Contains(s.owed, sub) {
 			s.owed = append(s.owed, sub)
 		}
+	}
+	for _, sub := range s.owed {
+		sub.first, sub.whole = nil, false
 	}
 	s.queue, s.queued, s.out = nil, 0, nil
 	lasts, expiry := s.expiry > 0, s.expiry

@@ -13,7 +13,10 @@ type subscription struct {
 	options request
 	id      int    // subscription identifier, 0 for none
 	since   uint64 // head of the stream when it was made
+	asked   uint64 // and when its registers were asked for
 	group   *group
+	first   []delivery // registers read before the SUBACK, to be sent first
+	whole   bool       // there are no more
 }
 
 // A tree finds the subscriptions that select a topic. The broker's lock guards it.
