@@ -40,3 +40,7 @@ func TestStateFromDisk(t *testing.T) {
 		return open(t, engine.Options{Dir: t.TempDir(), FS: vfs.Default, RecentBytes: 1, FeedBytes: 1, MemTableBytes: 256 << 10})
 	})
 }
+
+func TestHost(t *testing.T) {
+	enginetest.RunHost(t, func(t *testing.T) enginetest.Host { return open(t, engine.Options{}) })
+}
