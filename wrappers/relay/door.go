@@ -211,6 +211,9 @@ func (p *Peer) Welcome() {
 	}
 }
 
+// Known is Welcome for a server that sets its deadlines itself.
+func (p *Peer) Known() { p.unstrange() }
+
 func (p *Peer) unstrange() bool {
 	d := p.door
 	d.mu.Lock()

@@ -24,7 +24,7 @@ type Step struct {
 	Need int
 	// Blind: from here on this direction is passed unseen for ever.
 	Blind bool
-	// Then, if not nil, is called once Pass has been written.
+	// Then, if not nil, is called once Pass and Skip have been written.
 	Then func()
 }
 
@@ -42,6 +42,7 @@ type pump struct {
 	need    int
 	skip    int64
 	skipMid bool
+	then    func() // of the step whose bytes are being skipped
 	blind   bool
 	bulk    bool // the last read filled its buffer
 
@@ -190,6 +191,10 @@ func (p *pump) move() error {
 			if err := p.pass(b[:n], p.skip > 0 || p.skipMid); err != nil {
 				return err
 			}
+			if p.skip == 0 && p.then != nil {
+				p.then()
+				p.then = nil
+			}
 			continue
 		}
 		if len(b) < p.need {
@@ -216,7 +221,11 @@ func (p *pump) move() error {
 				return err
 			}
 		}
-		if st.Then != nil {
+		switch {
+		case st.Then == nil:
+		case p.skip > 0:
+			p.then = st.Then
+		default:
 			st.Then()
 		}
 		if st.Pass+st.Drop == 0 && st.Skip == 0 && !st.Blind {

@@ -38,7 +38,7 @@ type Server struct {
 	// Handle makes a session's Handler. The upstream connection stands already.
 	Handle func(*Session) Handler
 	// Claim, if not nil, may take over a client connection before an upstream is dialled (after
-	// the TLS handshake: another protocol was negotiated). It closes the Peer in the end.
+	// the TLS handshake: another protocol was negotiated). Closing conn closes the Peer.
 	Claim func(conn net.Conn, p *Peer) bool
 	// Down gives what a client is told when the upstream can't be reached; nil: nothing.
 	Down func(err error) []byte
@@ -69,9 +69,10 @@ type Session struct {
 	toServer *end
 	handler  Handler
 	draining atomic.Bool
-	half     atomic.Bool  // one side has finished
-	broken   atomic.Bool  // both are to end
-	over     atomic.Int32 // directions that have ended
+	half     atomic.Bool   // one side has finished
+	broken   atomic.Bool   // both are to end
+	over     atomic.Int32  // directions that have ended
+	gone     chan struct{} // closed when the server has finished
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 }
@@ -121,9 +122,9 @@ func (s *Server) init() {
 // open sets a session up and starts its two goroutines. It runs on a goroutine that ends with it,
 // because a dial leaves a deep stack behind and an idle session should not keep one.
 func (s *Server) open(ctx context.Context, p *Peer) {
-	client := p.Conn
+	client := p.Conn // not p, whose descriptor can't be waited for
 	if s.TLS != nil {
-		tc, err := handshake(context.WithoutCancel(ctx), p.Conn, s.TLS, s.Handshake)
+		tc, err := handshake(context.WithoutCancel(ctx), p, s.TLS, s.Handshake)
 		if err != nil {
 			s.Count("tls_refused", 1)
 			s.Log.Debug("tls handshake", "peer", p.RemoteAddr(), "err", err)
@@ -150,7 +151,7 @@ func (s *Server) open(ctx context.Context, p *Peer) {
 		p.Close()
 		return
 	}
-	ses := &Session{server: s, peer: p, client: client, upstream: up}
+	ses := &Session{server: s, peer: p, client: client, upstream: up, gone: make(chan struct{})}
 	ses.ctx, ses.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	ses.toClient = newEnd(client, s.WriteTimeout, s.Queue)
 	ses.toServer = newEnd(up, s.WriteTimeout, s.Queue)
@@ -172,6 +173,9 @@ func (s *Server) open(ctx context.Context, p *Peer) {
 // pump runs one direction. The one that ends last closes the session.
 func (ses *Session) pump(p *pump, dst *end) {
 	defer func() {
+		if dst == ses.toClient {
+			close(ses.gone)
+		}
 		if ses.over.Add(1) == 2 {
 			ses.close()
 		}
@@ -331,6 +335,10 @@ func (ses *Session) ToServer(b []byte) error { return ses.toServer.say(b) }
 
 // Context ends with the session.
 func (ses *Session) Context() context.Context { return ses.ctx }
+
+// ServerGone is closed when nothing more will come from the server: a Handler that waits for an
+// answer waits for this too.
+func (ses *Session) ServerGone() <-chan struct{} { return ses.gone }
 
 // Client is the peer's address.
 func (ses *Session) Client() net.Addr { return ses.peer.RemoteAddr() }

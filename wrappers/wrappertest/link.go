@@ -103,6 +103,7 @@ type Link struct {
 	ticket     uint64
 	due        uint64
 	listed     map[place]bool // shown by the listing in progress
+	asksFirst  bool
 }
 
 type place struct{ server, address string }
@@ -115,6 +116,8 @@ type cell struct {
 	base     baseline
 	held     bool   // an intent or an unsettled change owns the address
 	ticket   uint64 // of the unsettled change
+	asking   bool   // the unsettled change is a ReadBack
+	ask      bool   // the server is to be asked before anything is written
 	due      uint64 // order in which write-back is owed; 0: nothing is
 	notUntil time.Time
 	attempts int
@@ -182,6 +185,14 @@ func (l *Link) MapIf(f func(verb wrappers.Verb, server, address string) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mapped = f
+}
+
+// ReadBackFirst makes WriteBack ask the server for what it has before the first write to an
+// address, as the gateway does where no feed runs.
+func (l *Link) ReadBackFirst() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asksFirst = true
 }
 
 // Maps implements wrappers.Link.
@@ -675,6 +686,9 @@ func (i *intent) Abort() {
 func (i *intent) Unknown() {
 	i.link.mu.Lock()
 	defer i.link.mu.Unlock()
+	if i.link.asksFirst {
+		i.link.cell(i.rec.Op.Server, i.rec.Op.Address).ask = true
+	}
 	i.end("unknown")
 }
 
@@ -702,9 +716,10 @@ func (l *Link) Seen(ctx context.Context, at wrappers.Position, what []wrappers.O
 		l.observe(o)
 	}
 	if at.Snapshot == wrappers.SnapshotEnd {
-		for p, c := range l.cells {
-			if c.base.known && !c.base.gone && !l.listed[p] {
-				l.observe(wrappers.Observation{Server: p.server, Address: p.address, Verb: wrappers.Delete})
+		for p, c := range l.cells { // what the server lacks is filled
+			if c.exists && !l.listed[p] && !c.base.known {
+				l.due++
+				c.due, c.base = l.due, baseline{known: true, gone: true}
 			}
 		}
 		l.listed = nil
@@ -723,9 +738,10 @@ func (l *Link) observe(o wrappers.Observation) {
 	if o.Verb == wrappers.Merge || o.Verb == wrappers.Message {
 		raw = mergeJSON(c.base.raw, raw)
 	}
+	lacks := gone && !c.base.known // the server never had it: it is to be filled
 	same := c.base.known && c.base.gone == gone && (gone || sameBody(c.base.raw, raw))
 	c.base = baseline{known: true, gone: gone, raw: raw, version: o.Version}
-	if o.Ours || same && !o.Wire || gone && !c.exists {
+	if o.Ours || same && !o.Wire || lacks || gone && !c.exists {
 		return
 	}
 	l.apply(wrappers.Operation{Verb: o.Verb, Server: o.Server, Address: o.Address, Payload: o.Payload, Who: o.Who, Tag: o.Tag}, ViaSeen)
@@ -819,7 +835,7 @@ func (l *Link) writeBack(ctx context.Context) iter.Seq2[wrappers.Change, error] 
 		for _, c := range l.cells { // what an earlier Follow left unsettled is owed again
 			if c.ticket != 0 {
 				l.due++
-				c.held, c.ticket, c.due = false, 0, l.due
+				c.held, c.ticket, c.due, c.ask, c.asking = false, 0, l.due, c.asking, false
 			}
 		}
 		l.mu.Unlock()
@@ -860,13 +876,17 @@ func (l *Link) nextDue() (*wrappers.Change, time.Duration) {
 	var best *cell
 	var wait time.Duration
 	for p, c := range l.cells {
-		if c.due == 0 || c.held || best != nil && best.due < c.due || !l.maps(wrappers.Put, p.server, p.address) {
+		if c.due == 0 && !c.ask || c.held || best != nil && !c.ask && (best.ask || best.due < c.due) || !l.maps(wrappers.Put, p.server, p.address) {
 			continue
 		}
 		if d := time.Until(c.notUntil); d > 0 {
 			if wait == 0 || d < wait {
 				wait = d
 			}
+			continue
+		}
+		if c.ask {
+			at, best = p, c
 			continue
 		}
 		if c.base.known && c.base.gone == !c.exists && (c.base.gone || sameBody(c.base.raw, c.payload.Raw)) {
@@ -879,7 +899,12 @@ func (l *Link) nextDue() (*wrappers.Change, time.Duration) {
 		return nil, wait
 	}
 	l.ticket++
-	best.due, best.held, best.ticket = 0, true, l.ticket
+	best.held, best.ticket = true, l.ticket
+	if best.ask || l.asksFirst && !best.base.known {
+		best.asking, best.ask = true, false
+		return &wrappers.Change{Server: at.server, Address: at.address, Cursor: cursorOf(len(l.log)), ReadBack: true, Ticket: l.ticket}, 0
+	}
+	best.due = 0
 	ch := &wrappers.Change{Server: at.server, Address: at.address, Payload: clonePayload(best.payload), Gone: !best.exists,
 		Version: best.version, Previous: best.base.version, Cursor: cursorOf(len(l.log)), Create: !best.base.known || best.base.gone, Ticket: l.ticket}
 	if p := l.pattern(at.server, at.address); p != nil {
@@ -902,7 +927,17 @@ func (l *Link) Settle(ctx context.Context, c wrappers.Change, e wrappers.Effect)
 	if cl.ticket != c.Ticket {
 		return errors.New("settle: not an unsettled change")
 	}
-	cl.held, cl.ticket = false, 0
+	asked := cl.asking
+	cl.held, cl.ticket, cl.asking = false, 0, false
+	if asked {
+		if e.Outcome == wrappers.Done && !cl.base.known {
+			return errors.New("settle: a read-back is done only when Seen has said what the server has")
+		}
+		cl.ask = e.Outcome == wrappers.Retry
+		cl.notUntil = time.Now().Add(time.Millisecond)
+		l.wake()
+		return nil
+	}
 	l.settled = append(l.settled, Settled{c, e})
 	switch e.Outcome {
 	case wrappers.Done:
@@ -1011,7 +1046,7 @@ func (l *Link) Intents() []IntentRecord {
 	return out
 }
 
-// Settlements gives every Settle, in order.
+// Settlements gives every Settle of a write, in order; those of read-backs are left out.
 func (l *Link) Settlements() []Settled {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -85,11 +85,12 @@ func TestLinkSeenKnowsEcho(t *testing.T) {
 	if n := len(l.Candidates()); n != 1 {
 		t.Errorf("the same document twice: got %d candidates, want 1", n)
 	}
-	if err := l.Seen(t.Context(), wrappers.Position{Snapshot: wrappers.SnapshotEnd}, nil); err != nil {
+	err := l.Seen(t.Context(), wrappers.Position{}, []wrappers.Observation{{Address: "/v1/a", Verb: wrappers.Delete}})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, there := l.Register("", "/v1/a"); there {
-		t.Error("a listing without the address left it there")
+		t.Error("it is gone at the server and still there")
 	}
 }
 

@@ -386,15 +386,16 @@ func (s *Suite) attached(t *testing.T) {
 	t.Run("what others write into the server arrives", func(t *testing.T) {
 		link := s.link()
 		rig := s.Attached(t, link, nil)
-		link.Baseline("", s.Address(0), string(s.Document(0)), "")
+		link.PushPut(s.Address(0), string(s.Document(0)))
+		s.settled(t, link, s.Address(0), wrappers.Done)
 		rig.Server.Set(s.Address(0), s.Document(1))
 		link.Await(t, "the candidate", func() bool { return len(link.Candidates(ViaSeen)) > 0 })
 		s.candidates(t, link, ViaSeen, s.Address(0), s.Document(1))
 		rig.Server.Set(s.Address(0), s.Document(2))
 		link.Await(t, "the next one", func() bool { return len(link.Candidates(ViaSeen)) > 1 })
 		s.candidates(t, link, ViaSeen, s.Address(0), s.Document(1), s.Document(2))
-		if n := rig.Server.Writes(s.Address(0)); n != 0 {
-			t.Errorf("the server was asked %d times, want 0: its own news came back to it", n)
+		if n := rig.Server.Writes(s.Address(0)); n != 1 {
+			t.Errorf("the server was asked %d times, want 1: its own news came back to it", n)
 		}
 	})
 	t.Run("it stops when told", func(t *testing.T) { s.stops(t, s.Attached) })
