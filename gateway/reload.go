@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spooksystems/gateway/mapping/diag"
+)
+
+// A Reload says what a reload did.
+type Reload struct {
+	Generation uint64   `json:"generation"`
+	Hash       string   `json:"hash"`
+	Kept       []string `json:"kept"`      // listeners and sessions untouched
+	Restarted  []string `json:"restarted"` // their block has changed
+	Started    []string `json:"started"`
+	Stopped    []string `json:"stopped"`
+	Took       string   `json:"took"`
+}
+
+// Reload reads everything anew. With a mistake in it, or an address that can't be had, nothing
+// changes and the old configuration stays in force: the error says so, the findings say why.
+// Otherwise wrappers whose block is as it was keep their listener and their sessions and get the
+// new mappings; what changed is drained and started anew. It returns when all that is done.
+func (g *Gateway) Reload(ctx context.Context) (*Reload, diag.Diagnostics, error) {
+	g.change.Lock()
+	defer g.change.Unlock()
+	if g.draining.Load() {
+		return nil, nil, fmt.Errorf("the gateway is draining")
+	}
+	began := time.Now()
+	now := g.generation.Load()
+	config, report := LoadConfig(g.options.Load)
+	if config != nil {
+		report = append(report, g.fixed(now.config, config)...)
+	}
+	if report.HasErrors() {
+		return nil, report, g.refuse(fmt.Errorf("%w: generation %d stays in force", ErrConfig, now.Number))
+	}
+	if err := g.openSockets(ctx, config.Wrappers, false); err != nil {
+		return nil, report, g.refuse(fmt.Errorf("%w: generation %d stays in force", err, now.Number))
+	}
+	r := g.compare(config)
+	g.stopWrappers(append(slices.Clone(r.Stopped), r.Restarted...))
+	g.takeUp(config)
+	g.mu.Lock()
+	for _, n := range r.Stopped {
+		delete(g.running, n)
+		g.order = slices.DeleteFunc(g.order, func(s string) bool { return s == n })
+		g.figures.forget(n)
+	}
+	g.mu.Unlock()
+	for _, b := range config.Wrappers {
+		if !slices.Contains(r.Kept, b.Name) {
+			g.startWrapper(b)
+		} else if run := g.running[b.Name]; b.TLS != nil {
+			run.cert.pair.Store(b.TLS.pair)
+		}
+	}
+	g.closeUnused(config.Wrappers)
+	if g.sink != nil {
+		g.sink.use(config.Log)
+	}
+	r.Generation, r.Hash, r.Took = now.Number+1, config.Hash, time.Since(began).Round(time.Millisecond).String()
+	none := ""
+	g.reloadError.Store(&none)
+	g.log.Info("reloaded", "generation", r.Generation, "hash", r.Hash, "kept", r.Kept, "restarted", r.Restarted, "started", r.Started, "stopped", r.Stopped)
+	return r, report, nil
+}
+
+func (g *Gateway) refuse(err error) error {
+	text := err.Error()
+	g.reloadError.Store(&text)
+	g.log.Error("reload refused", "error", err)
+	return err
+}
+
+// compare sorts the wrappers by what is to become of them.
+func (g *Gateway) compare(config *Config) *Reload {
+	r := &Reload{Kept: []string{}, Restarted: []string{}, Started: []string{}, Stopped: []string{}}
+	names := map[string]bool{}
+	for i := range config.Wrappers {
+		b := &config.Wrappers[i]
+		names[b.Name] = true
+		switch run := g.running[b.Name]; {
+		case run == nil:
+			r.Started = append(r.Started, b.Name)
+		case run.block.digest != b.digest || run.state == stateNoPort:
+			r.Restarted = append(r.Restarted, b.Name)
+		default:
+			r.Kept = append(r.Kept, b.Name)
+		}
+	}
+	for _, n := range g.order {
+		if !names[n] {
+			r.Stopped = append(r.Stopped, n)
+		}
+	}
+	return r
+}
+
+// fixed notes what a reload can't change.
+func (g *Gateway) fixed(old, config *Config) (found diag.Diagnostics) {
+	if g.options.Data == "" && old.Data != config.Data || old.Domain != config.Domain {
+		found = append(found, failure("a reload can't change data or domains",
+			fmt.Sprintf("They are fixed while the gateway runs, at %s and %q. Restart it.", old.Data, old.Domain)))
+	}
+	if old.Daemon != config.Daemon || old.MinFree != config.MinFree {
+		found = append(found, &diag.Diagnostic{
+			Severity: diag.Warning, Summary: "this takes effect at the next start",
+			Detail: "The daemon block and min_free stay as they were until the gateway is restarted.",
+		})
+	}
+	return found
+}

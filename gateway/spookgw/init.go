@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/spooksystems/gateway/gateway"
+	mappings "github.com/spooksystems/gateway/mappings.d"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+func initVerb(a *app) *cobra.Command {
+	var from string
+	c := &cobra.Command{
+		Use:   "init [DIR]",
+		Short: "Write a first configuration",
+		Long: `Writes a commented gateway.hcl and a first mapping into DIR, or here. Files that are there are
+never overwritten. With --from HOST it asks which protocols HOST answers to, and puts a relay in
+front of each; without it the gateway itself answers, on loopback.`,
+		Example: "  spookgw init\n  spookgw init --from 10.0.0.5 plant",
+		Args:    cobra.MaximumNArgs(1),
+	}
+	c.Flags().StringVar(&from, "from", "", "the host whose servers to stand in front of")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		dir := "."
+		if len(args) == 1 {
+			dir = args[0]
+		}
+		text := firstConfig(from, a.answers(c.Context(), from))
+		config, first := filepath.Join(dir, gateway.DefaultFile), filepath.Join(dir, "mappings.d", "sensors.hcl")
+		for _, path := range []string{config, first} {
+			if _, err := os.Lstat(path); err == nil {
+				return fmt.Errorf("%s is there already; nothing was written", path)
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		if err := os.MkdirAll(filepath.Dir(first), 0o755); err != nil {
+			return err
+		}
+		// The mapping first: a gateway.hcl that is there is whole.
+		for _, f := range []struct{ path, text string }{{first, firstMapping()}, {config, text}} {
+			if err := writeNew(f.path, f.text); err != nil {
+				return err
+			}
+		}
+		if a.json {
+			return a.print(map[string]any{"written": []string{config, first}})
+		}
+		for _, path := range []string{config, first} {
+			fmt.Fprintln(a.out, path)
+		}
+		a.say("Next: spookgw validate %s && spookgw run --config %s", config, config)
+		return nil
+	}
+	return c
+}
+
+func writeNew(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// answers tells which protocols' usual ports answer at host.
+func (a *app) answers(ctx context.Context, host string) map[string]bool {
+	up := map[string]bool{}
+	if host == "" {
+		return up
+	}
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	for _, p := range protocols {
+		wait.Go(func() {
+			d := net.Dialer{Timeout: 2 * time.Second}
+			conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(p.Schemes[0].Port)))
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+			mu.Lock()
+			up[p.Name] = true
+			mu.Unlock()
+		})
+	}
+	wait.Wait()
+	for _, p := range protocols {
+		if !up[p.Name] {
+			a.say("%s does not answer to %s at port %d: the gateway itself will", host, p.Name, p.Schemes[0].Port)
+		}
+	}
+	return up
+}
+
+func firstConfig(host string, up map[string]bool) string {
+	var b strings.Builder
+	b.WriteString(`# Where the gateway stands. What means what is in mappings.d/.
+# After a change: spookgw validate, then spookgw reload.
+
+data = "spookgw-data" # a directory; relative paths are relative to this file
+`)
+	for _, p := range protocols {
+		s := p.Schemes[0]
+		fmt.Fprintf(&b, "\nwrapper %q %q {\n", p.Name, p.Name)
+		if up[p.Name] {
+			fmt.Fprintf(&b, "  listen   = %q # where clients point; other machines need an address they reach\n", net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(p))))
+			fmt.Fprintf(&b, "  upstream = %q # the real server\n", s.Name+"://"+net.JoinHostPort(host, strconv.Itoa(s.Port)))
+			b.WriteString("  # user     = \"gateway\" # the gateway's own logon there\n  # password = file(\"/run/secrets/" + p.Name + "\")\n  # unmapped = \"refuse\" # default: what no bind maps passes untouched\n")
+		} else {
+			fmt.Fprintf(&b, "  listen = %q # the gateway itself answers; on loopback everybody may write\n", net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(p))))
+			fmt.Fprintf(&b, "  # upstream = \"%s://10.0.0.5:%d\" # with a server: what clients do passes through to it\n", s.Name, s.Port)
+			b.WriteString("  # anonymous = \"read\" # needed, or users, as soon as it listens for other machines\n")
+		}
+		b.WriteString("}\n")
+	}
+	b.WriteString(`
+daemon {
+  websocket = "127.0.0.1:8600" # /healthz, /readyz and /metrics
+  # socket  = "/run/spookgw/daemon.sock" # where spookgw get, set, status … find the gateway
+}
+
+# Who may log on to what the gateway itself answers:
+# user "ann" {
+#   password = file("/run/secrets/ann")
+# }
+`)
+	return b.String()
+}
+
+// freePort is the protocol's own port, or one that needs no privilege.
+func freePort(p wrappers.Protocol) int {
+	port := p.Schemes[0].Port
+	if port < 1024 {
+		port += 8000
+	}
+	return port
+}
+
+func firstMapping() string {
+	if b, err := fs.ReadFile(mappings.FS, "sensors.hcl"); err == nil {
+		return string(b)
+	}
+	return ""
+}

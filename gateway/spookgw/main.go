@@ -1,0 +1,19 @@
+// Command spookgw is the Spook Gateway: it lets legacy clients of different protocols share one
+// durable state. `spookgw demo` shows it in one command.
+package main
+
+import (
+	"os"
+
+	"github.com/spooksystems/gateway/wrappers"
+	"github.com/spooksystems/gateway/wrappers/http"
+	"github.com/spooksystems/gateway/wrappers/mqtt"
+)
+
+// protocols are all that this program speaks. Nothing else in the tree lists them.
+var protocols = []wrappers.Protocol{http.Protocol, mqtt.Protocol}
+
+func main() {
+	a := &app{in: os.Stdin, out: os.Stdout, errs: os.Stderr}
+	os.Exit(a.run(os.Args[1:]))
+}
