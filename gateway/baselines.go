@@ -34,6 +34,10 @@ type baselines struct {
 	store   Store
 	wrapper string
 
+	// turn is held from looking at a baseline until what follows from it is stored or submitted:
+	// a feed and the write-back move the same one.
+	turn sync.Mutex
+
 	mu     sync.Mutex
 	recent map[spot]*recent
 }

@@ -158,7 +158,7 @@ func (l *link) precondition(p wrappers.Precondition, e mapping.Effect, cur engin
 			check.Match = []engine.StateID{cur.ID}
 			break
 		}
-		if id, err := engine.ParseStateID(string(v)); err == nil {
+		if id, err := lattice.ParseStateID(string(v)); err == nil {
 			check.Match = append(check.Match, id)
 		}
 	}
@@ -173,7 +173,7 @@ func (l *link) precondition(p wrappers.Precondition, e mapping.Effect, cur engin
 			check.Match = []engine.StateID{cur.ID}
 			break
 		}
-		if id, err := engine.ParseStateID(string(v)); err == nil {
+		if id, err := lattice.ParseStateID(string(v)); err == nil {
 			check.Differ = append(check.Differ, id)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/mapping"
 	"github.com/spooksystems/gateway/wrappers"
 )
 
@@ -61,7 +62,6 @@ func (l *link) begin(ctx context.Context, from *wrappers.Operation, gen *Generat
 // Commit implements wrappers.Intent.
 func (in *intent) Commit(ctx context.Context, as wrappers.Operation) (wrappers.Result, error) {
 	l, started := in.l, time.Now()
-	done := engine.Record{Table: tableIntent, Key: in.key}
 	effects, err := in.gen.Set.In(l.name, &as, l.env(ctx))
 	if err != nil {
 		// The server took what the mapping can't read: it is shown, and the peer gets its success.
@@ -70,35 +70,16 @@ func (in *intent) Commit(ctx context.Context, as wrappers.Operation) (wrappers.R
 			in.Unknown()
 			return wrappers.Result{}, err
 		}
-		l.keepQuietly(done)
+		l.keepQuietly(engine.Record{Table: tableIntent, Key: in.key})
 		l.owners.release(in.at)
 		return wrappers.Result{}, nil
 	}
-	var w engine.Write
-	var then []func(engine.Dot) engine.Record
-	for _, e := range effects {
-		ops, baseline, err := l.reconcile(ctx, spot{in.at, e.Register}, e, engine.Shown{Wire: true, Version: string(as.Version)})
-		if err != nil {
-			in.Unknown()
-			return wrappers.Result{}, err
-		}
-		if w.By.Source == "" {
-			w.By.Source = e.Bind.Source()
-		}
-		w.Ops = append(w.Ops, ops...)
-		then = append(then, baseline)
+	wait, err := in.submit(ctx, &as, effects)
+	var r engine.Receipt
+	if err == nil && wait != nil {
+		r, err = wait()
+		err = kind(err)
 	}
-	if len(w.Ops) == 0 {
-		l.keepQuietly(append(bind(then)(engine.Dot{}), done)...)
-		l.owners.release(in.at)
-		l.event(In, &as, started, nil, nil)
-		return wrappers.Result{}, nil
-	}
-	w.By, w.Tag = l.cause(&as, w.By.Source), as.Tag
-	w.Keep = []engine.Record{done}
-	w.KeepWith = bind(then)
-	r, err := l.store.WriteState(ctx, w)
-	err = kind(err)
 	l.event(In, &as, started, &r, err)
 	if err != nil {
 		l.base.forget(in.at)
@@ -107,6 +88,36 @@ func (in *intent) Commit(ctx context.Context, as wrappers.Operation) (wrappers.R
 	}
 	l.owners.release(in.at)
 	return result(r), nil
+}
+
+// submit sequences what the write means, and with it the end of the intent. A nil wait: nothing.
+func (in *intent) submit(ctx context.Context, as *wrappers.Operation, effects []mapping.Effect) (func() (engine.Receipt, error), error) {
+	l := in.l
+	l.base.turn.Lock()
+	defer l.base.turn.Unlock()
+	var w engine.Write
+	var then []func(engine.Dot) engine.Record
+	for _, e := range effects {
+		ops, baseline, err := l.reconcile(ctx, spot{in.at, e.Register}, e, engine.Shown{Wire: true, Version: string(as.Version)})
+		if err != nil {
+			return nil, err
+		}
+		if w.By.Source == "" {
+			w.By.Source = e.Bind.Source()
+		}
+		w.Ops = append(w.Ops, ops...)
+		then = append(then, baseline)
+	}
+	done := engine.Record{Table: tableIntent, Key: in.key}
+	if len(w.Ops) == 0 {
+		l.keepQuietly(append(bind(then)(engine.Dot{}), done)...)
+		return nil, nil
+	}
+	w.By, w.Tag = l.cause(as, w.By.Source), as.Tag
+	w.Keep = []engine.Record{done}
+	w.KeepWith = bind(then)
+	_, wait, err := l.store.Submit(ctx, w)
+	return wait, kind(err)
 }
 
 // Abort implements wrappers.Intent. That it is gone need not be synced: read back after a crash,

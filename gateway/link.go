@@ -103,7 +103,7 @@ func (l *link) read(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 	if !st.Exists || !carried(at.Bind, st) {
 		return wrappers.Result{}, wrappers.Refuse(wrappers.ErrNotFound, fmt.Sprintf("register %s has no value here", at.Register))
 	}
-	p := mapping.Place{Bind: at.Bind, Server: op.Server, Address: op.Address}
+	p := mapping.Place{Bind: at.Bind, Wrapper: l.name, Server: op.Server, Address: op.Address}
 	pay, send, err := at.Bind.Out(p, st, nil, l.env(ctx))
 	if err != nil {
 		return wrappers.Result{}, err

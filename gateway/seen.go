@@ -73,8 +73,6 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 		l.event(In, &op, started, nil, err)
 		return errors.Join(l.park(b.ctx, &op, "in", "", err, false), b.keep(o.Keep))
 	}
-	var w engine.Write
-	var then []func(engine.Dot) engine.Record
 	for _, e := range effects {
 		if b.touched[e.Register] {
 			// What follows is decided from the register's state, so that has to be visible.
@@ -82,37 +80,9 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 				return err
 			}
 		}
-		s := spot{p, e.Register}
-		if polled && !o.Began.IsZero() && l.base.touchedSince(s, o.Began) {
-			l.Count("stale_polls", 1)
-			continue
-		}
-		ops, baseline, err := l.reconcile(b.ctx, s, e, engine.Shown{
-			Wire: o.Wire, State: at.Snapshot != wrappers.NoSnapshot || !at.Feed, Ours: o.Ours, Feed: at.Feed, Version: string(o.Version),
-		})
-		if err != nil {
-			return err
-		}
-		if w.By.Source == "" {
-			w.By.Source = e.Bind.Source()
-		}
-		w.Ops = append(w.Ops, ops...)
-		then = append(then, baseline)
 	}
-	if len(w.Ops) == 0 {
-		records := l.own(o.Keep)
-		for _, f := range then {
-			if f != nil {
-				records = append(records, f(engine.Dot{}))
-			}
-		}
-		return kind(l.store.KeepRecords(b.ctx, false, records...))
-	}
-	w.By, w.Tag, w.Keep = l.cause(&op, w.By.Source), o.Tag, l.own(o.Keep)
-	w.KeepWith = bind(then)
-	_, wait, err := l.store.Submit(b.ctx, w)
+	wait, registers, err := b.submit(at, o, &op, effects, polled)
 	if err != nil {
-		err = kind(err)
 		l.event(In, &op, started, nil, err)
 		if wrappers.Kind(err) == wrappers.ErrUnavailable {
 			return err // the server owes it to us still
@@ -120,11 +90,14 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 		l.base.forget(p)
 		return errors.Join(l.park(b.ctx, &op, "in", "", err, false), b.keep(o.Keep))
 	}
+	if wait == nil {
+		return nil
+	}
 	if b.touched == nil {
 		b.touched = map[string]bool{}
 	}
-	for _, op := range w.Ops {
-		b.touched[op.Register] = true
+	for _, r := range registers {
+		b.touched[r] = true
 	}
 	// The caller owns the payload again when Seen returns, not before: op stays whole until then.
 	b.waiting = append(b.waiting, func() error {
@@ -133,6 +106,43 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 		return kind(err)
 	})
 	return nil
+}
+
+// submit sequences what an observation means. A nil wait: it was no news.
+func (b *sightings) submit(at wrappers.Position, o *wrappers.Observation, op *wrappers.Operation, effects []mapping.Effect, polled bool) (wait func() (engine.Receipt, error), registers []string, err error) {
+	l := b.link
+	l.base.turn.Lock()
+	defer l.base.turn.Unlock()
+	var w engine.Write
+	var then []func(engine.Dot) engine.Record
+	for _, e := range effects {
+		s := spot{place{o.Server, o.Address}, e.Register}
+		if polled && !o.Began.IsZero() && l.base.touchedSince(s, o.Began) {
+			l.Count("stale_polls", 1)
+			continue
+		}
+		ops, baseline, err := l.reconcile(b.ctx, s, e, engine.Shown{
+			Wire: o.Wire, State: at.Snapshot != wrappers.NoSnapshot || !at.Feed, Ours: o.Ours, Feed: at.Feed, Version: string(o.Version),
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		if w.By.Source == "" {
+			w.By.Source = e.Bind.Source()
+		}
+		w.Ops = append(w.Ops, ops...)
+		then = append(then, baseline)
+	}
+	if len(w.Ops) == 0 {
+		return nil, nil, kind(l.store.KeepRecords(b.ctx, false, append(l.own(o.Keep), bind(then)(engine.Dot{})...)...))
+	}
+	w.By, w.Tag, w.Keep = l.cause(op, w.By.Source), o.Tag, l.own(o.Keep)
+	w.KeepWith = bind(then)
+	for _, op := range w.Ops {
+		registers = append(registers, op.Register)
+	}
+	_, wait, err = l.store.Submit(b.ctx, w)
+	return wait, registers, kind(err)
 }
 
 func (b *sightings) keep(records []wrappers.Record) error {

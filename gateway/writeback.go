@@ -344,8 +344,10 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 			l.keepQuietly(intentsGone(d.intents)...)
 			return wrappers.Change{}, false, nil
 		}
-		p = mapping.Place{Bind: at.Bind, Server: d.server, Address: d.address}
+		p = mapping.Place{Bind: at.Bind, Wrapper: l.name, Server: d.server, Address: d.address}
 	}
+	l.base.turn.Lock()
+	defer l.base.turn.Unlock()
 	st, err := l.store.ReadState(ctx, d.register)
 	if err != nil {
 		return wrappers.Change{}, false, err
@@ -500,7 +502,7 @@ func (b *writeBack) settle(ctx context.Context, c wrappers.Change, e wrappers.Ef
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	wasRead := d.read
+	wasRead, bind := d.read, d.bind
 	b.landLocked(d)
 	switch {
 	case e.Outcome == wrappers.Done:
@@ -514,6 +516,10 @@ func (b *writeBack) settle(ctx context.Context, c wrappers.Change, e wrappers.Ef
 		d.tries++
 		d.after = time.Now().Add(backoff(d.tries))
 		d.force = !wasRead
+		if errors.Is(e.Err, wrappers.ErrConflict) && bind.Inward() {
+			// It met a change: that is heard before anything is written over it.
+			d.read, d.force, d.after = true, false, time.Time{}
+		}
 		b.queueLocked(d)
 	default:
 		d.tries, d.force, d.read, d.intents = 0, false, false, nil
@@ -530,6 +536,8 @@ func (b *writeBack) done(ctx context.Context, d *due, c wrappers.Change, e wrapp
 		l.keepQuietly(intentsGone(d.intents)...)
 		return nil
 	}
+	l.base.turn.Lock()
+	defer l.base.turn.Unlock()
 	base, _, err := l.base.get(d.spot)
 	if err != nil {
 		return err
@@ -586,6 +594,8 @@ func (l *link) asStored(ctx context.Context, d *due, p wrappers.Payload) engine.
 // refused parks what the server will not take.
 func (b *writeBack) refused(ctx context.Context, d *due, why error) error {
 	l := b.l
+	l.base.turn.Lock()
+	defer l.base.turn.Unlock()
 	if !d.read {
 		if base, known, err := l.base.get(d.spot); err == nil && known {
 			base.Sent = slices.Clone(base.Sent)
