@@ -118,7 +118,7 @@ func plural(n int, noun string) string {
 func (l *Log) Constant(expr hclsyntax.Expression, ctx *hcl.EvalContext) (cty.Value, bool) {
 	if ctx == nil {
 		// A bare word in place of a text is the commonest slip.
-		if word := hcl.ExprAsKeyword(expr); word != "" {
+		if word := hcl.ExprAsKeyword(expr); word != "" && word != "true" && word != "false" && word != "null" {
 			l.Error(expr.Range(), fmt.Sprintf("%s without quotes", word), fmt.Sprintf(`Write "%s".`, word))
 			return cty.NilVal, false
 		}

@@ -114,6 +114,32 @@ func TestHints(t *testing.T) {
 	}
 }
 
+func TestLiterals(t *testing.T) {
+	l := NewLog([]File{{"m.hcl", []byte("a = true\nb = 30\nc = [\"x\", \"y\"]\nd = \"12h\"\ne = \"on\"\n")}})
+	a := l.Parse()[0].Body.Attributes
+	yes, _ := l.Bool(a["a"], false)
+	n, _ := l.Int(a["b"], 0, 1, 99)
+	list, _ := l.Strings(a["c"], nil)
+	d, _ := l.Duration(a["d"], 0)
+	e, _ := l.Enum(a["e"], "", []string{"on", "off"})
+	if !yes || n != 30 || len(list) != 2 || d != 12*time.Hour || e != "on" || l.HasErrors() {
+		t.Errorf("got %v %v %v %v %v %v", yes, n, list, d, e, l.Diagnostics().Err())
+	}
+	for name, read := range map[string]func(){
+		"a: a whole number is wanted": func() { l.Int(a["a"], 0, 0, 0) },
+		"b: true or false is wanted":  func() { l.Bool(a["b"], false) },
+		"b is out of range":           func() { l.Int(a["b"], 0, 31, 0) },
+		"c: a text in quotes":         func() { l.String(a["c"], "", nil) },
+		"e: \"on\" is not a length":   func() { l.Duration(a["e"], 0) },
+		"e can't be \"on\"":           func() { l.Enum(a["e"], "", []string{"one"}) },
+	} {
+		read()
+		if err := l.Diagnostics().Err(); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("got %v, want %q in it", err, name)
+		}
+	}
+}
+
 func TestParseDuration(t *testing.T) {
 	for s, want := range map[string]time.Duration{"30d": 720 * time.Hour, "1h30m": 90 * time.Minute, "-1s": -1, "x": -1} {
 		got, err := ParseDuration(s)
@@ -142,4 +168,18 @@ func FuzzParse(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestBool(t *testing.T) {
+	l := NewLog([]File{{Name: "g.hcl", Bytes: []byte("a = true\nb = false\nc = yes\n")}})
+	attrs := l.Parse()[0].Body.Attributes
+	if got, ok := l.Bool(attrs["a"], false); !got || !ok {
+		t.Errorf("true: got %v, %v", got, ok)
+	}
+	if got, ok := l.Bool(attrs["b"], true); got || !ok {
+		t.Errorf("false: got %v, %v", got, ok)
+	}
+	if _, ok := l.Bool(attrs["c"], true); ok {
+		t.Error("yes was taken for a bool")
+	}
 }
