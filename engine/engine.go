@@ -110,6 +110,8 @@ type Receipt struct {
 	Cursor Cursor
 	Time   Stamp
 	States []StateBlock // of the registers written, in the order of their first Op
+	// Created are those among them that did not exist before.
+	Created []string
 }
 
 // A QDelta is the step from one StateBlock to the next.

@@ -101,7 +101,13 @@ func (e *Engine) finish(c *commit, behind uint64) (Receipt, error) {
 		return Receipt{}, err
 	}
 	e.feed.publish(c.ordinal)
-	return Receipt{Dot: c.dot, Cursor: Cursor{e.log, c.ordinal}, Time: c.at, States: c.states}, nil
+	r := Receipt{Dot: c.dot, Cursor: Cursor{e.log, c.ordinal}, Time: c.at, States: c.states}
+	for i := range c.deltas {
+		if c.deltas[i].Created {
+			r.Created = append(r.Created, c.deltas[i].After.Register)
+		}
+	}
+	return r, nil
 }
 
 func (e *Engine) synced(b store.Batch) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -237,7 +238,7 @@ func result(r engine.Receipt) wrappers.Result {
 	}
 	if len(r.States) > 0 {
 		out.Version = version(r.States[0])
-		out.Created = r.States[0].ID.Rank == 1
+		out.Created = slices.Contains(r.Created, r.States[0].Register)
 	}
 	return out
 }

@@ -882,3 +882,17 @@ func TestUnmappedBeginAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestCreatedAgain(t *testing.T) {
+	w := newWorld(t, ovens, virtualDocs(), virtualTalk())
+	link := w.door("docs")
+	for i, tt := range []struct {
+		verb    wrappers.Verb
+		created bool
+	}{{wrappers.Put, true}, {wrappers.Put, false}, {wrappers.Delete, false}, {wrappers.Put, true}} {
+		r, err := link.Do(t.Context(), doc(tt.verb, "/oven/1", `{"value":1}`))
+		if err != nil || r.Created != tt.created {
+			t.Errorf("%d: created %v, %v; want %v", i, r.Created, err, tt.created)
+		}
+	}
+}

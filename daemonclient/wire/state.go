@@ -103,6 +103,8 @@ type Receipt struct {
 	Cursor string  `json:"cursor"`
 	Stamp  string  `json:"stamp,omitempty"`
 	States []State `json:"states"`
+	// Created are the registers that did not exist before.
+	Created []string `json:"created,omitempty"`
 }
 
 // An EngineStatus is an engine.Status.
@@ -425,7 +427,7 @@ func stateIDs(texts []string) (out []engine.StateID, err error) {
 
 // FromReceipt gives a Receipt's form.
 func FromReceipt(r engine.Receipt) Receipt {
-	out := Receipt{Dot: r.Dot.String(), Cursor: r.Cursor.String(), Stamp: fromStamp(r.Time), States: make([]State, len(r.States))}
+	out := Receipt{Dot: r.Dot.String(), Cursor: r.Cursor.String(), Stamp: fromStamp(r.Time), States: make([]State, len(r.States)), Created: r.Created}
 	for i, s := range r.States {
 		out.States[i] = FromState(s)
 	}
@@ -447,7 +449,7 @@ func (r Receipt) WithoutValues() Receipt {
 func ParseReceipt(raw []byte) (r engine.Receipt, err error) {
 	var dot, cursor, stamp string
 	var states []json.RawMessage
-	if err := Members(raw, Member{"dot", &dot}, Member{"cursor", &cursor}, Member{"stamp", &stamp}, Member{"states", &states}); err != nil {
+	if err := Members(raw, Member{"dot", &dot}, Member{"cursor", &cursor}, Member{"stamp", &stamp}, Member{"states", &states}, Member{"created", &r.Created}); err != nil {
 		return r, err
 	}
 	if r.Dot, err = lattice.ParseDot(dot); err != nil {

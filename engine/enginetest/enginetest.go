@@ -309,9 +309,13 @@ func deleteAndReturn(s *suite) {
 	if got := all(s, s.List(s.ctx, "", "", 0)); len(got) != 0 {
 		s.Errorf("list: got %v", got)
 	}
-	s.write(Put("a", "z", lattice.Int(3)))
+	if r := s.write(Put("a", "z", lattice.Int(3)), Put("b", "z", lattice.Int(3))); len(r.Created) != 2 || r.Created[0] != "a" {
+		s.Errorf("receipt: created %q", r.Created)
+	}
 	s.want("a", `{"z":3}`)
-	s.write(Delete("a"), Put("a", "w", lattice.Int(4)))
+	if r := s.write(Delete("a"), Put("a", "w", lattice.Int(4))); len(r.Created) != 0 {
+		s.Errorf("receipt: created %q", r.Created)
+	}
 	s.want("a", `{"w":4}`)
 	h := all(s, s.History(s.ctx, engine.HistoryQuery{Register: "a", Oldest: true}))
 	if len(h) != 4 {
