@@ -6,5 +6,5 @@ import "embed"
 
 // FS has the *.hcl files of this folder.
 //
-//go:embed *
+//go:embed *.hcl
 var FS embed.FS
