@@ -46,6 +46,7 @@ type Bind struct {
 	readable  bool       // an address tells the register
 	carried   []string   // fields that out reads; nil with carriesAll
 	carryAll  bool
+	broken    bool // while loading: it has mistakes
 }
 
 // A mapped field flows both ways through a path and steps that can be inverted.

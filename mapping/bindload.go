@@ -27,6 +27,7 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 	if len(served) == 0 {
 		return
 	}
+	before := l.Count()
 	protocol := &served[0].info.Protocol
 	schema := diag.Schema{What: "bind", Attrs: slices.Clone(bindAttrs), Blocks: nil}
 	for _, s := range protocol.Bind {
@@ -36,8 +37,14 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 		schema.Attrs = append(schema.Attrs, "register")
 		schema.Need = append(schema.Need, "register")
 	}
+	for name, a := range b.Body.Attributes {
+		if other := l.anotherProtocols(name, b.Labels[0]); other != "" && !slices.Contains(schema.Attrs, name) {
+			l.Error(a.NameRange, fmt.Sprintf("%q is an attribute of %s binds", name, other), fmt.Sprintf("It means nothing for %s.", b.Labels[0]))
+			schema.Attrs = append(schema.Attrs, name)
+		}
+	}
 	for _, n := range bindLater {
-		if !slices.Contains(schema.Attrs, n) && !l.anotherProtocols(n, b) {
+		if !slices.Contains(schema.Attrs, n) {
 			schema.Later = append(schema.Later, n)
 		}
 	}
@@ -85,7 +92,10 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 	l.bindMaps(bind, c)
 	l.bindCaptures(bind, first, known, c)
 	bind.options = l.options(c, protocol.Bind, bind.direction)
-	if bind.direction == "both" && !bind.readable && bind.Outward() {
+	bind.broken = l.Count() > before
+	if bind.broken {
+		// What follows from a mistake is not worth a second one.
+	} else if bind.direction == "both" && !bind.readable && bind.Outward() {
 		l.Error(b.DefRange(), "the way back is open", fmt.Sprintf("The address does not tell which register is meant: %s. Add `direction = \"in\"`.", bind.unreadable(first)))
 	} else if bind.direction == "out" && !bind.readable {
 		l.Error(b.DefRange(), "the way out is open", fmt.Sprintf("The address can't be made from the register's name alone: %s. Such a bind can only have `direction = \"in\"` in this version.", bind.unreadable(first)))
@@ -115,20 +125,16 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 	l.set.binds = append(l.set.binds, bind)
 }
 
-// anotherProtocols tells whether an attribute is one of another protocol's, which is worth a word.
-func (l *loader) anotherProtocols(name string, b *hclsyntax.Block) bool {
-	a := b.Body.Attributes[name]
-	if a == nil {
-		return false
-	}
+// anotherProtocols gives the other protocol of which an attribute is a setting.
+func (l *loader) anotherProtocols(name, protocol string) string {
 	for _, w := range l.in.Wrappers {
 		for _, s := range w.Protocol.Bind {
-			if s.Name == name && w.Protocol.Name != b.Labels[0] {
-				return true
+			if s.Name == name && w.Protocol.Name != protocol {
+				return w.Protocol.Name
 			}
 		}
 	}
-	return false
+	return ""
 }
 
 // bindRegister reads which registers a bind is of.

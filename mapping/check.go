@@ -35,7 +35,7 @@ func (l *loader) checkOverlaps() {
 
 // checkRoundTrip sends generated values of each field that flows both ways out and back in.
 func (l *loader) checkRoundTrip(b *Bind) {
-	if !b.Inward() || !b.Outward() || l.HasErrors() {
+	if !b.Inward() || !b.Outward() || b.broken {
 		return
 	}
 	defer l.Within(fmt.Sprintf("bind %q %q", b.protocol, b.address))()

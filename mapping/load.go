@@ -296,7 +296,10 @@ func (l *loader) matches(a *hclsyntax.Attribute, names []string, t *template) []
 			continue
 		}
 		s, err := fromCty(v)
-		re, err2 := regexp.Compile("^(?:" + s.Text() + ")$")
+		re, err2 := regexp.Compile(s.Text())
+		if err2 == nil {
+			re, err2 = regexp.Compile("^(?:" + s.Text() + ")$")
+		}
 		if err != nil || err2 != nil || s.Text() == "" || len(s.Text()) > maxTemplate {
 			detail := "It is a text in the syntax of RE2, and matches the whole capture."
 			if err2 != nil {
@@ -381,13 +384,13 @@ func (l *loader) serving(b *hclsyntax.Block, choice *hclsyntax.Attribute, all bo
 		if len(out) > 1 && !all {
 			l.Error(b.DefRange(), fmt.Sprintf("which of the wrappers %s?", strings.Join(quoteAll(names), " and ")),
 				fmt.Sprintf("Without a choice the bind would bridge them. Add `wrapper = [%q]`, or name all of them.", names[0]))
-			return nil
+			return out[:1] // so that its other mistakes are found too
 		}
 		return out
 	}
 	chosen, ok := l.Strings(choice, nil)
 	if !ok {
-		return nil
+		return out[:1]
 	}
 	var picked []*wrapperMaps
 	for _, name := range chosen {
@@ -396,6 +399,12 @@ func (l *loader) serving(b *hclsyntax.Block, choice *hclsyntax.Attribute, all bo
 		} else if !slices.Contains(picked, out[i]) {
 			picked = append(picked, out[i])
 		}
+	}
+	if len(picked) == 0 {
+		if len(chosen) == 0 {
+			l.Error(choice.Expr.Range(), "an empty list of wrappers", "Name one, or leave `wrapper` out.")
+		}
+		return out[:1]
 	}
 	return picked
 }

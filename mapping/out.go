@@ -112,6 +112,9 @@ func (m *message) document(st engine.StateBlock, prev *wrappers.Payload, k codec
 	}
 	state := m.self
 	if b.identity {
+		if state.IsAbsent() && (b.form != nil || b.decl != nil && b.decl.closed) {
+			state = lattice.Object()
+		}
 		if !isObject(state) {
 			return state, nil
 		}

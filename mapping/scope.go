@@ -80,6 +80,12 @@ func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
 		}
 	}
 	hclsyntax.VisitAll(expr, func(n hclsyntax.Node) hcl.Diagnostics {
+		switch loop := n.(type) {
+		case *hclsyntax.ForExpr:
+			sc.noReg(loop, bad)
+		case *hclsyntax.SplatExpr:
+			sc.noReg(loop, bad)
+		}
 		c, isCall := n.(*hclsyntax.FunctionCallExpr)
 		if !isCall {
 			return nil
@@ -116,6 +122,18 @@ func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
 		return cty.DynamicPseudoType, false
 	}
 	return v.Type(), true
+}
+
+// noReg keeps reg() out of what HCL evaluates by itself.
+func (sc *scope) noReg(loop hclsyntax.Node, bad func(func())) {
+	hclsyntax.VisitAll(loop, func(n hclsyntax.Node) hcl.Diagnostics {
+		if c, ok := n.(*hclsyntax.FunctionCallExpr); ok && c.Name == "reg" {
+			bad(func() {
+				sc.log.Error(c.NameRange, "reg() inside of a loop", "A register is read outside of `for` and `[*]`.")
+			})
+		}
+		return nil
+	})
 }
 
 // localNames are the names that for expressions introduce.
@@ -194,6 +212,9 @@ func sentence(err error) string {
 	s := peerText(err)
 	if s == "" {
 		return s
+	}
+	if first, _, _ := strings.Cut(s, " "); strings.Contains(first, "(") {
+		return s + "." // the name of a function
 	}
 	return strings.ToUpper(s[:1]) + s[1:] + "."
 }

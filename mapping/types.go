@@ -244,7 +244,7 @@ func (t *typ) samples() []engine.Value {
 	case bytesType:
 		return []engine.Value{lattice.Bytes([]byte("abc")), lattice.Bytes([]byte{0, 0xff, 0x80, '\n'})}
 	case timeType:
-		return []engine.Value{lattice.String("2026-01-31T23:59:58Z"), lattice.String("1999-12-31T00:00:00Z"), lattice.String("2026-07-15T12:30:05Z")}
+		return []engine.Value{lattice.String("2026-01-31T23:59:58Z"), lattice.String("1999-12-31T00:00:00Z"), lattice.String("2026-07-15T12:30:05Z"), lattice.String("2026-10-25T01:30:00Z")}
 	case enumType:
 		var out []engine.Value
 		for _, w := range t.words {

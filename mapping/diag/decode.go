@@ -123,6 +123,10 @@ func (l *Log) Constant(expr hclsyntax.Expression, ctx *hcl.EvalContext) (cty.Val
 			return cty.NilVal, false
 		}
 		for _, v := range expr.Variables() {
+			if len(v) == 1 {
+				l.Error(v.SourceRange(), fmt.Sprintf("%s without quotes", v.RootName()), fmt.Sprintf(`Write "%s".`, v.RootName()))
+				return cty.NilVal, false
+			}
 			l.Error(v.SourceRange(), "a constant is wanted here", "It can't depend on "+v.RootName()+".")
 			return cty.NilVal, false
 		}

@@ -208,7 +208,10 @@ func wrap(text string, width int) []string {
 // Suggest gives the candidate that name was probably meant to be, or "".
 func Suggest(name string, candidates []string) string {
 	best, bestDist := "", 3
-	if len(name) <= 3 {
+	switch {
+	case len(name) < 2:
+		return ""
+	case len(name) <= 3:
 		bestDist = 2
 	}
 	sorted := append([]string(nil), candidates...)

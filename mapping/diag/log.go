@@ -170,6 +170,8 @@ func (l *Log) HCL(diags hcl.Diagnostics) {
 		}
 		if line := l.line(d.Subject); strings.Contains(line, "%{") && !strings.Contains(line, "%%{") {
 			d.Detail += ` In a quoted text "%{" begins a directive of HCL: write "%%{" for the characters themselves, "${x}" to insert a value.`
+		} else if strings.Contains(h.Detail, "Template sequences are not allowed") {
+			d.Detail = "A label is plain text. A capture is written {name}, without a dollar sign; a dollar sign itself as $$."
 		} else if strings.Contains(h.Summary, "single-argument block") || strings.Contains(h.Detail, "single-line block") {
 			d.Detail = "A block on one line holds at most one argument. Put each argument on a line of its own, between { and }."
 		}
@@ -183,6 +185,9 @@ func lower(s string) string {
 	}
 	return s
 }
+
+// Count tells how many findings there are, to see whether something added one.
+func (l *Log) Count() int { return len(l.list) }
 
 // HasErrors tells whether an error was added.
 func (l *Log) HasErrors() bool { return l.list.HasErrors() }

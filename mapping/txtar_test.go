@@ -1,0 +1,277 @@
+package mapping
+
+import (
+	"bytes"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/engine/lattice"
+	"github.com/spooksystems/gateway/mapping/diag"
+	"github.com/spooksystems/gateway/wrappers"
+)
+
+var update = flag.Bool("update", false, "rewrite what testdata/*.txtar want")
+
+// TestScripts runs testdata: mapping files, commands, and what they print.
+//
+//	in WRAPPER VERB ADDRESS [PAYLOAD]      what an operation means; a payload may be hex:…
+//	out WRAPPER REGISTER STATE [PREVIOUS]  the payload at each place of a register
+//	create WRAPPER REGISTER STATE          the same where the gateway makes the address
+//	places WRAPPER REGISTER                where a register appears
+//	maps WRAPPER VERB ADDRESS
+//	at WRAPPER ADDRESS
+//	under WRAPPER PREFIX
+//	check REGISTER FIELD VALUE
+//	clears REGISTER STATE                  per bind, what it maps inward
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal(err, len(files))
+	}
+	more, _ := filepath.Glob("testdata/*/*.txtar")
+	for _, name := range append(files, more...) {
+		t.Run(strings.TrimSuffix(strings.TrimPrefix(name, "testdata/"), ".txtar"), func(t *testing.T) {
+			ar, err := txtar.ParseFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runScript(t, ar)
+			for i, f := range ar.Files {
+				if f.Name != "want" {
+					continue
+				}
+				if bytes.Equal(f.Data, []byte(got)) {
+					return
+				}
+				if *update {
+					ar.Files[i].Data = []byte(got)
+					if err := os.WriteFile(name, txtar.Format(ar), 0o644); err != nil {
+						t.Fatal(err)
+					}
+					return
+				}
+				t.Fatalf("got:\n%s\nwant:\n%s", got, f.Data)
+			}
+			t.Fatal("no want")
+		})
+	}
+}
+
+func scriptWrappers(t *testing.T, comment string) []WrapperInfo {
+	known := map[string]wrappers.Protocol{"mqtt": topics, "http": paths, "dir": names}
+	var out []WrapperInfo
+	for _, line := range strings.Split(comment, "\n") {
+		words := strings.Fields(line)
+		if len(words) < 3 || words[0] != "wrapper" {
+			continue
+		}
+		w := WrapperInfo{Protocol: known[words[1]], Name: words[2], Listens: true}
+		for _, word := range words[3:] {
+			k, v, _ := strings.Cut(word, "=")
+			switch k {
+			case "base":
+				w.Base = v
+			case "servers":
+				w.Servers = strings.Split(v, ",")
+			default:
+				t.Fatalf("%q", line)
+			}
+		}
+		out = append(out, w)
+	}
+	if out == nil {
+		return standard()
+	}
+	return out
+}
+
+func runScript(t *testing.T, ar *txtar.Archive) string {
+	var out strings.Builder
+	in := Input{Wrappers: scriptWrappers(t, string(ar.Comment)), Later: []string{"ssh", "smb", "coap", "ldap", "sql"}}
+	script := ""
+	for _, f := range ar.Files {
+		switch {
+		case strings.HasSuffix(f.Name, ".hcl"):
+			in.Files = append(in.Files, diag.File{Name: f.Name, Bytes: f.Data})
+		case f.Name == "script":
+			script = string(f.Data)
+		}
+	}
+	set, diags := Load(in)
+	diags.WriteText(&out, false, 100)
+	if set == nil {
+		return out.String()
+	}
+	for _, line := range strings.Split(script, "\n") {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		fmt.Fprintf(&out, "$ %s\n%s\n", line, command(t, set, line))
+	}
+	return out.String()
+}
+
+var scriptEnv = Env{
+	Now: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC),
+	Register: func(name string) (engine.StateBlock, bool) {
+		if name != "limits" {
+			return engine.StateBlock{}, false
+		}
+		v, _ := lattice.ParseJSON([]byte(`{"high":100,"deep":{"a":1,"b":2}}`))
+		return engine.StateBlock{Register: name, Exists: true, Value: v}, true
+	},
+}
+
+func command(t *testing.T, set *Set, line string) string {
+	word := func() string {
+		w, rest, _ := strings.Cut(line, " ")
+		line = strings.TrimSpace(rest)
+		return w
+	}
+	verbs := map[string]wrappers.Verb{}
+	for v := wrappers.Read; v <= wrappers.Message; v++ {
+		verbs[v.String()] = v
+	}
+	payload := func(s string) wrappers.Payload {
+		raw := []byte(s)
+		if h, ok := strings.CutPrefix(s, "hex:"); ok {
+			var err error
+			if raw, err = hex.DecodeString(h); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return wrappers.Payload{Raw: raw, Meta: map[string]string{"content-type": "x"}}
+	}
+	block := func(register, js string) engine.StateBlock {
+		if js == "none" {
+			return engine.StateBlock{Register: register}
+		}
+		return state(t, register, js)
+	}
+	switch cmd := word(); cmd {
+	case "in":
+		wrapper, verb, address := word(), verbs[word()], word()
+		server := ""
+		if s, a, ok := strings.Cut(address, "::"); ok {
+			server, address = s, a
+		}
+		op := &wrappers.Operation{Verb: verb, Server: server, Address: address, Payload: payload(line), Who: wrappers.Who{Principal: "ann", Peer: "10.0.0.9"}}
+		return show(set.In(wrapper, op, scriptEnv))
+	case "out", "create":
+		wrapper, register := word(), word()
+		st := block(register, word())
+		var prev *wrappers.Payload
+		if line != "" {
+			p := payload(line)
+			prev = &p
+		}
+		var lines []string
+		for _, p := range set.Places(wrapper, register) {
+			pay, send, err := p.Bind.Out(p, st, prev, scriptEnv)
+			if err == nil && cmd == "create" {
+				pay, err = p.Bind.CreatePayload(p, st, pay, scriptEnv)
+			}
+			text := fmt.Sprintf("%q %s", pay.Raw, pay.Type)
+			if bytes.HasPrefix(pay.Raw, []byte("{")) || bytes.HasPrefix(pay.Raw, []byte("[")) {
+				text = fmt.Sprintf("%s %s", pay.Raw, pay.Type)
+			}
+			switch {
+			case err != nil:
+				text = err.Error()
+			case !send:
+				text = "not sent"
+			}
+			var carried []string
+			for _, f := range p.Bind.Mapped(register, st) {
+				carried = append(carried, f.Field)
+			}
+			lines = append(lines, fmt.Sprintf("%s: %s [%s]", p.Address, text, strings.Join(carried, " ")))
+		}
+		return strings.Join(lines, "\n")
+	case "places":
+		wrapper := word()
+		var lines []string
+		for _, p := range set.Places(wrapper, line) {
+			lines = append(lines, strings.TrimPrefix(p.Server+"::", "::")+p.Address)
+		}
+		return strings.Join(lines, "\n")
+	case "maps":
+		wrapper, verb := word(), verbs[word()]
+		return fmt.Sprint(set.Maps(wrapper, verb, "", line))
+	case "at":
+		wrapper := word()
+		tg, ok := set.At(wrapper, "", line)
+		return fmt.Sprint(tg.Register, " ", ok)
+	case "under":
+		wrapper := word()
+		var lines []string
+		for _, u := range set.Under(wrapper, "", line) {
+			lines = append(lines, fmt.Sprintf("%s %q", u.Bind.Address(), u.RegisterPrefix))
+		}
+		return strings.Join(lines, "\n")
+	case "check":
+		register, field := word(), word()
+		v := state(t, register, line).Value
+		err := set.Check(register, []engine.Op{{Register: register, Kind: engine.OpPut, Field: strings.Trim(field, "-"), Value: v}})
+		return fmt.Sprint(err)
+	case "clears":
+		register := word()
+		st := block(register, line)
+		var lines []string
+		for _, b := range set.Binds() {
+			lines = append(lines, fmt.Sprintf("%s in=%v out=%v [%s]", b.Address(), b.Inward(), b.Outward(), strings.Join(b.Clears(st), " ")))
+		}
+		return strings.Join(lines, "\n")
+	}
+	t.Fatalf("unknown command %q", line)
+	return ""
+}
+
+// TestShipped loads mappings.d as the demo does.
+func TestShipped(t *testing.T) {
+	files, _ := filepath.Glob("../mappings.d/*.hcl")
+	if len(files) < 3 {
+		t.Fatal(files)
+	}
+	var in []diag.File
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in = append(in, diag.File{Name: f, Bytes: b})
+		if got, diags := Format(in[len(in)-1]); string(got) != string(b) || diags != nil {
+			t.Errorf("%s is not in canonical layout", f)
+		}
+	}
+	set, diags := Load(Input{Files: in, Wrappers: standard()})
+	if len(diags) > 0 {
+		t.Fatal(diags.Err(), diags[0])
+	}
+	for _, line := range []struct{ cmd, want string }{
+		{"in floor message sensors/berlin/oven-3 {\"value\":21.5}", "site/berlin/oven-3 value=21.5"},
+		{"places web site/berlin/oven-3", "/v1/berlin/oven-3"},
+		{"in floor message zigbee2mqtt/lamp {\"state\":\"ON\",\"battery\":80}", "zigbee/lamp battery=80 state=\"ON\""},
+		{"in floor message zigbee2mqtt/bridge/state {\"state\":\"online\"}", "no bind maps this address: no bind maps this address"},
+		{"in web merge /v1/zigbee/lamp {\"wanted\":\"ON\"}", "zigbee/lamp wanted=\"ON\""},
+		{"out floor zigbee/lamp {\"wanted\":\"ON\",\"state\":\"OFF\"}", "zigbee2mqtt/lamp/set: {\"state\":\"ON\"} application/json [wanted]"},
+		{"out floor zigbee/lamp {\"state\":\"OFF\"}", "zigbee2mqtt/lamp/set: not sent []"},
+		{"in web put /devices/pump-7/desired {\"speed\":1200}", "device/pump-7 whole desired={\"speed\":1200}"},
+		{"in floor message devices/pump-7/reported {\"speed\":1180}", "device/pump-7 reported={\"speed\":1180}"},
+		{"out floor device/pump-7 {\"desired\":{\"speed\":1200}}", "devices/pump-7/desired: {\"speed\":1200} application/json [desired]"},
+		{"in floor message devices/pump-7/desired {\"speed\":1}", "no bind maps this address: no bind maps this address"},
+	} {
+		if got := command(t, set, line.cmd); got != line.want {
+			t.Errorf("%s\ngot  %s\nwant %s", line.cmd, got, line.want)
+		}
+	}
+}
