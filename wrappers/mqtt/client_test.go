@@ -2,9 +2,15 @@ package mqtt
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"sync"
 	"testing"
@@ -52,7 +58,14 @@ func dialPeer(t testing.TB, addr string) *peer {
 // connectPeer connects and logs on; c's name, level and client id have defaults.
 func connectPeer(t testing.TB, addr string, c connect) *peer {
 	t.Helper()
-	p := dialPeer(t, addr)
+	return peerOver(t, dialPeer(t, addr).nc, c)
+}
+
+// peerOver is connectPeer over a connection that stands.
+func peerOver(t testing.TB, nc net.Conn, c connect) *peer {
+	t.Helper()
+	t.Cleanup(func() { nc.Close() })
+	p := &peer{t: t, nc: nc, in: bufio.NewReader(nc), changed: make(chan struct{})}
 	if c.level == 0 {
 		c.level = level5
 	}
@@ -320,3 +333,28 @@ func (c suiteClient) Subscribe(address string) (<-chan []byte, error) {
 }
 
 func (c suiteClient) Close() { c.nc.Close() }
+
+// selfSigned makes a certificate for 127.0.0.1.
+func selfSigned(t testing.TB) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// dialer gives a connection for a client library.
+func dialer(t testing.TB, addr string) (net.Conn, string, error) {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	if err == nil {
+		t.Cleanup(func() { nc.Close() })
+	}
+	return nc, addr, err
+}

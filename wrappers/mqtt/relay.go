@@ -1,7 +1,9 @@
 package mqtt
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -32,8 +34,56 @@ func (s *clientSide) relay(ctx context.Context) error {
 			return &passage{side: s, ses: ses}
 		},
 	}
+	if s.opt.websocket != "" {
+		s.takeWebSockets(ctx, srv)
+	}
 	return srv.Serve(ctx)
 }
+
+// takeWebSockets lets srv recognise clients that begin with an HTTP request: their WebSocket ends
+// here, and what it carries is relayed like any other stream.
+func (s *clientSide) takeWebSockets(ctx context.Context, srv *relay.Server) {
+	if srv.TLS != nil {
+		cfg := srv.TLS.Clone()
+		if len(cfg.NextProtos) == 0 {
+			cfg.NextProtos = []string{"mqtt", "http/1.1"}
+		}
+		srv.TLS = cfg
+	}
+	inner := &relay.Server{
+		Door: relay.Door{Sessions: s.cfg.Limits.Sessions, PerHost: s.cfg.Limits.PerHost, Handshake: s.cfg.Limits.Handshake, Log: s.log},
+		Hold: srv.Hold, Queue: srv.Queue, Idle: srv.Idle, Dial: srv.Dial, Handle: srv.Handle,
+	}
+	srv.Claim = func(nc net.Conn, p *relay.Peer) bool {
+		if tc, ok := nc.(*tls.Conn); ok {
+			if tc.ConnectionState().NegotiatedProtocol != "http/1.1" {
+				return false
+			}
+		} else if first, ok := peekByte(nc); !ok || first != 'G' {
+			return false
+		}
+		ws, err := acceptWebSocket(context.WithoutCancel(ctx), nc, bufio.NewReader(nc), s.opt, s.cfg.Limits.Frame)
+		if err != nil {
+			s.link.Count("refused_handshake", 1)
+			s.log.Debug("handshake", "peer", p.RemoteAddr(), "err", err)
+			p.Close()
+			return true
+		}
+		p.Welcome()
+		inner.ServeConn(ctx, &insideConn{Conn: ws, outer: p})
+		return true
+	}
+}
+
+// An insideConn is a stream inside another connection, which ends with it.
+type insideConn struct {
+	net.Conn
+	outer *relay.Peer
+}
+
+func (c *insideConn) RemoteAddr() net.Addr { return c.outer.RemoteAddr() }
+
+func (c *insideConn) Close() error { return errors.Join(c.Conn.Close(), c.outer.Close()) }
 
 // A passage is one client's session through the relay. Bytes pass as they are; it notes the
 // publishes to mapped topics before they go, and with capture = "sync" holds their
