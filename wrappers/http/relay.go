@@ -99,7 +99,7 @@ func dial(ctx context.Context, up *wrappers.Upstream, protos []string) (net.Conn
 }
 
 // pipeline bounds the requests of one client that are unanswered.
-const pipeline = 64
+const pipeline = 16
 
 // An exchange is a request that was forwarded and is not yet answered.
 type exchange struct {
