@@ -65,7 +65,7 @@ func (e *Engine) Kept(table, key string) ([]byte, error) {
 	}
 	defer e.leave()
 	var out []byte
-	_, err := e.store.Get(store.Kept(table, key), func(value []byte) error {
+	_, err := e.get(store.Kept(table, key), func(value []byte) error {
 		out = append([]byte{}, value...)
 		return nil
 	})
@@ -102,7 +102,7 @@ func (e *Engine) keptChunk(table string, lower, upper []byte) (records []Record,
 		return nil, err
 	}
 	defer e.leave()
-	for row, err := range e.store.Scan(lower, upper, false) {
+	for row, err := range e.scan(lower, upper, false) {
 		if err != nil {
 			return records, err
 		}

@@ -114,7 +114,7 @@ func (e *Engine) commitChunk(f *Filter, after uint64) (deltas []QDelta, looked u
 	defer e.leave()
 	looked = after
 	bytes := 0
-	for row, err := range e.store.Scan(store.Commit(after+1), store.Commit(e.feed.published.Load()+1), false) {
+	for row, err := range e.scan(store.Commit(after+1), store.Commit(e.feed.published.Load()+1), false) {
 		if err != nil {
 			return nil, after, err
 		}
@@ -144,7 +144,7 @@ func (e *Engine) commitChunk(f *Filter, after uint64) (deltas []QDelta, looked u
 }
 
 func (e *Engine) deltaAt(name string, ordinal uint64) (d QDelta, size int, err error) {
-	found, err := e.store.Get(store.History(name, ordinal), func(value []byte) (err error) {
+	found, err := e.get(store.History(name, ordinal), func(value []byte) (err error) {
 		size = len(value)
 		d, err = parseDelta(name, Cursor{e.log, ordinal}, value)
 		return err
@@ -232,7 +232,7 @@ func (e *Engine) snapshotChunk(ctx context.Context, f *Filter, after string, at 
 // blockAt gives a register as the commit with that ordinal, or the last before it, left it.
 func (e *Engine) blockAt(name string, ordinal uint64) (StateBlock, error) {
 	prefix := len(store.HistoryPrefix(name))
-	for row, err := range e.store.Scan(store.History(name, 0), store.History(name, ordinal+1), true) {
+	for row, err := range e.scan(store.History(name, 0), store.History(name, ordinal+1), true) {
 		if err != nil {
 			return StateBlock{}, err
 		}

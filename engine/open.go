@@ -115,7 +115,7 @@ func Open(o Options) (*Engine, error) {
 // meta reads something there is one of; nil if there is none.
 func (e *Engine) meta(name string) ([]byte, error) {
 	var out []byte
-	_, err := e.store.Get(store.Meta(name), func(value []byte) error {
+	_, err := e.get(store.Meta(name), func(value []byte) error {
 		out = append([]byte{}, value...)
 		return nil
 	})
@@ -164,7 +164,7 @@ func (e *Engine) resume() error {
 	if err != nil {
 		return err
 	}
-	for row, err := range e.store.Scan(store.Commit(0), store.Behind(store.Commit(0)[:1]), true) {
+	for row, err := range e.scan(store.Commit(0), store.Behind(store.Commit(0)[:1]), true) {
 		if err != nil {
 			return err
 		}
@@ -199,7 +199,7 @@ func (e *Engine) resume() error {
 func (e *Engine) chainEnd(origin OriginID) (Dot, error) {
 	var last *QCandidate
 	first := store.Candidate(Dot{Origin: origin})
-	for row, err := range e.store.Scan(first, store.Behind(first[:17]), true) {
+	for row, err := range e.scan(first, store.Behind(first[:17]), true) {
 		if err != nil {
 			return Dot{}, err
 		}

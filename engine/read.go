@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -9,10 +10,34 @@ import (
 	"github.com/spooksystems/gateway/engine/store"
 )
 
+// get and scan are the storage's, with what can't be read as an ErrUnavailable.
+
+func (e *Engine) get(key []byte, read func(value []byte) error) (found bool, err error) {
+	found, err = e.store.Get(key, read)
+	return found, unreadable(err)
+}
+
+func (e *Engine) scan(lower, upper []byte, reverse bool) iter.Seq2[store.Row, error] {
+	return func(yield func(store.Row, error) bool) {
+		for row, err := range e.store.Scan(lower, upper, reverse) {
+			if !yield(row, unreadable(err)) {
+				return
+			}
+		}
+	}
+}
+
+func unreadable(err error) error {
+	if err == nil || errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	return damaged("%w", err)
+}
+
 // load reads a register's newest state from disk, nil if there is none. It may not be published yet.
 func (e *Engine) load(name string) (*version, error) {
 	var v *version
-	_, err := e.store.Get(store.Register(name), func(value []byte) (err error) {
+	_, err := e.get(store.Register(name), func(value []byte) (err error) {
 		v, err = parseRegister(strings.Clone(name), value)
 		return err
 	})
@@ -99,7 +124,7 @@ func (e *Engine) names(prefix, after string) iter.Seq2[store.Row, error] {
 	if after >= prefix && after != "" {
 		lower = append(store.Register(after), 0)
 	}
-	return e.store.Scan(lower, upper, false)
+	return e.scan(lower, upper, false)
 }
 
 func (e *Engine) listChunk(ctx context.Context, prefix, after string) (blocks []StateBlock, last string, err error) {
@@ -182,7 +207,7 @@ func (e *Engine) historyChunk(ctx context.Context, q HistoryQuery, limit int) (d
 		return nil, nil
 	}
 	prefix := len(store.HistoryPrefix(q.Register))
-	for row, err := range e.store.Scan(store.History(q.Register, q.After+1), store.History(q.Register, before), !q.Oldest) {
+	for row, err := range e.scan(store.History(q.Register, q.After+1), store.History(q.Register, before), !q.Oldest) {
 		if err != nil {
 			return deltas, err
 		}
