@@ -182,12 +182,16 @@ func (l *loader) defaults() {
 
 // gateway reads gateway.hcl.
 func (l *loader) gateway(body *hclsyntax.Body) {
+	own := *body
+	own.Blocks = nil
 	for _, b := range body.Blocks {
 		if b.Type == "register" || b.Type == "bind" || b.Type == "ignore" {
 			l.errorAt(b.TypeRange, b.Type+" stands in the wrong file", "It belongs into a mapping, mappings.d/*.hcl.")
+			continue
 		}
+		own.Blocks = append(own.Blocks, b)
 	}
-	content := l.Decode(body, body.MissingItemRange(), rootSchema)
+	content := l.Decode(&own, body.MissingItemRange(), rootSchema)
 	c := l.config
 	if l.text(content.Attrs["data"], &c.Data) {
 		c.Data = relativeTo(l.dir, c.Data)
@@ -407,6 +411,7 @@ func (l *loader) address(a *hclsyntax.Attribute, s string) bool {
 
 // listenersTwice finds two listeners that can't both have their port.
 func (l *loader) listenersTwice() {
+	slices.SortStableFunc(l.listen, func(a, b listenAt) int { return a.at.Start.Byte - b.at.Start.Byte })
 	for i, a := range l.listen {
 		for _, b := range l.listen[:i] {
 			if sameListener(a.address, b.address) {
@@ -428,11 +433,11 @@ func anyHost(h string) bool {
 	return h == "" || ip != nil && ip.IsUnspecified()
 }
 
-// onLoopback tells whether only this machine can reach the address.
+// onLoopback tells whether only this machine can reach the address; one that is no address, nobody can.
 func onLoopback(address string) bool {
-	h, _, _ := net.SplitHostPort(address)
+	h, _, err := net.SplitHostPort(address)
 	ip := net.ParseIP(h)
-	return h == "localhost" || ip != nil && ip.IsLoopback()
+	return err != nil || h == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // fileLine is file:line, as mistakes and history name it.
