@@ -67,8 +67,16 @@ func (o *owners) try(p place) bool {
 	return true
 }
 
-// release gives the address to whoever has waited longest.
+// release gives the address to whoever has waited longest, or makes it free and says so.
 func (o *owners) release(p place) {
+	if o.pass(p) && o.freed != nil {
+		o.freed(p)
+	}
+}
+
+// pass is release without a word: for the write-back, which else would wake itself for ever over
+// a spot whose turn has not come.
+func (o *owners) pass(p place) (free bool) {
 	o.mu.Lock()
 	h := o.held[p]
 	if h != nil && len(h.waiting) > 0 {
@@ -76,13 +84,11 @@ func (o *owners) release(p place) {
 		h.waiting = h.waiting[1:]
 		o.mu.Unlock()
 		close(turn)
-		return
+		return false
 	}
 	delete(o.held, p)
 	o.mu.Unlock()
-	if o.freed != nil {
-		o.freed(p)
-	}
+	return true
 }
 
 // backoff is how long to wait before the nth try again: from 100 ms, doubling, to a minute.

@@ -40,6 +40,7 @@ type baselines struct {
 
 	mu     sync.Mutex
 	recent map[spot]*recent
+	ahead  map[spot]int // candidates behind the baseline that nobody can see yet
 }
 
 type recent struct {
@@ -118,6 +119,35 @@ func (b *baselines) touchedSince(s spot, t time.Time) bool {
 	defer b.mu.Unlock()
 	r := b.recent[s]
 	return r != nil && r.touched.After(t)
+}
+
+// lead notes that a spot's baseline is ahead of what readers see, until the returned function is
+// called: the two can't be compared meanwhile.
+func (b *baselines) lead(spots []spot) (over func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ahead == nil {
+		b.ahead = map[spot]int{}
+	}
+	for _, s := range spots {
+		b.ahead[s]++
+	}
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, s := range spots {
+			if b.ahead[s]--; b.ahead[s] == 0 {
+				delete(b.ahead, s)
+			}
+		}
+	}
+}
+
+// leads tells whether the baseline is ahead of what readers see.
+func (b *baselines) leads(s spot) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ahead[s] > 0
 }
 
 // forget makes the next look go to the disk: what was to be stored was not.

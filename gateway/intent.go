@@ -78,7 +78,6 @@ func (in *intent) Commit(ctx context.Context, as wrappers.Operation) (wrappers.R
 	var r engine.Receipt
 	if err == nil && wait != nil {
 		r, err = wait()
-		err = kind(err)
 	}
 	l.event(In, &as, started, &r, err)
 	if err != nil {
@@ -97,8 +96,11 @@ func (in *intent) submit(ctx context.Context, as *wrappers.Operation, effects []
 	defer l.base.turn.Unlock()
 	var w engine.Write
 	var then []func(engine.Dot) engine.Record
+	var spots []spot
 	for _, e := range effects {
-		ops, baseline, err := l.reconcile(ctx, spot{in.at, e.Register}, e, engine.Shown{Wire: true, Version: string(as.Version)})
+		s := spot{in.at, e.Register}
+		spots = append(spots, s)
+		ops, baseline, err := l.reconcile(ctx, s, e, engine.Shown{Wire: true, Version: string(as.Version)})
 		if err != nil {
 			return nil, err
 		}
@@ -116,8 +118,7 @@ func (in *intent) submit(ctx context.Context, as *wrappers.Operation, effects []
 	w.By, w.Tag = l.cause(as, w.By.Source), as.Tag
 	w.Keep = []engine.Record{done}
 	w.KeepWith = bind(then)
-	_, wait, err := l.store.Submit(ctx, w)
-	return wait, kind(err)
+	return l.submit(ctx, w, spots)
 }
 
 // Abort implements wrappers.Intent. That it is gone need not be synced: read back after a crash,

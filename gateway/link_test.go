@@ -896,3 +896,49 @@ func TestCreatedAgain(t *testing.T) {
 		}
 	}
 }
+
+// slowDisk holds back the sync of what is submitted.
+type slowDisk struct {
+	Store
+	submitted, synced chan struct{}
+}
+
+func (s *slowDisk) Submit(ctx context.Context, w engine.Write) (engine.Dot, func() (engine.Receipt, error), error) {
+	d, wait, err := s.Store.Submit(ctx, w)
+	close(s.submitted)
+	return d, func() (engine.Receipt, error) { <-s.synced; return wait() }, err
+}
+
+// What a server has shown is ahead of the register until it is on the disk: it must not be taken
+// for a difference and overwritten with the old state.
+func TestNothingIsWrittenBackOverWhatIsNotYetVisible(t *testing.T) {
+	w := newWorld(t, ovens, virtualDocs(), relayTalk())
+	disk := &slowDisk{Store: w.store, submitted: make(chan struct{}), synced: make(chan struct{})}
+	link := w.door("talk")
+	back := w.named("talk").back
+	say := func(payload string) error {
+		return link.Seen(t.Context(), wrappers.Position{Feed: true, Snapshot: wrappers.SnapshotEnd}, []wrappers.Observation{
+			{Address: "oven/3", Verb: wrappers.Message, Payload: wrappers.Payload{Raw: []byte(payload)}, Wire: true}})
+	}
+	if err := say(`{"value":1}`); err != nil {
+		t.Fatal(err)
+	}
+	w.Links.store = disk
+	done := make(chan error)
+	go func() { done <- say(`{"value":2}`) }()
+	<-disk.submitted
+	back.mark(spot{place{"", "oven/3"}, "oven/3"}, 1)
+	if c, ok, _, err := back.next(t.Context()); ok || err != nil {
+		t.Errorf("told to write %s, %v", c.Payload.Raw, err)
+	}
+	close(disk.synced)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if c, ok, _, err := back.next(t.Context()); ok || err != nil {
+		t.Errorf("told to write %s, %v", c.Payload.Raw, err)
+	}
+	if len(back.due) != 0 {
+		t.Errorf("still due: %v", back.due)
+	}
+}

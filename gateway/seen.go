@@ -103,7 +103,7 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 	b.waiting = append(b.waiting, func() error {
 		r, err := wait()
 		l.event(In, &op, started, &r, err)
-		return kind(err)
+		return err
 	})
 	return nil
 }
@@ -115,12 +115,14 @@ func (b *sightings) submit(at wrappers.Position, o *wrappers.Observation, op *wr
 	defer l.base.turn.Unlock()
 	var w engine.Write
 	var then []func(engine.Dot) engine.Record
+	var spots []spot
 	for _, e := range effects {
 		s := spot{place{o.Server, o.Address}, e.Register}
 		if polled && !o.Began.IsZero() && l.base.touchedSince(s, o.Began) {
 			l.Count("stale_polls", 1)
 			continue
 		}
+		spots = append(spots, s)
 		ops, baseline, err := l.reconcile(b.ctx, s, e, engine.Shown{
 			Wire: o.Wire, State: at.Snapshot != wrappers.NoSnapshot || !at.Feed, Ours: o.Ours, Feed: at.Feed, Version: string(o.Version),
 		})
@@ -141,8 +143,25 @@ func (b *sightings) submit(at wrappers.Position, o *wrappers.Observation, op *wr
 	for _, op := range w.Ops {
 		registers = append(registers, op.Register)
 	}
-	_, wait, err = l.store.Submit(b.ctx, w)
-	return wait, registers, kind(err)
+	wait, err = l.submit(b.ctx, w, spots)
+	return wait, registers, err
+}
+
+// submit sequences a write whose baselines go with it; they may be compared with the registers
+// again when wait returns.
+func (l *link) submit(ctx context.Context, w engine.Write, spots []spot) (wait func() (engine.Receipt, error), err error) {
+	over := l.base.lead(spots)
+	_, durable, err := l.store.Submit(ctx, w)
+	if err != nil {
+		over()
+		return nil, kind(err)
+	}
+	return func() (engine.Receipt, error) {
+		r, err := durable()
+		over()
+		l.back.nudge()
+		return r, kind(err)
+	}, nil
 }
 
 func (b *sightings) keep(records []wrappers.Record) error {

@@ -238,8 +238,8 @@ func concerns(bind *mapping.Bind, d *engine.QDelta) bool {
 	return slices.ContainsFunc(d.Changed, func(c engine.FieldChange) bool { return bind.Carries(c.Field) })
 }
 
-// errWaits: the server has to be listed before anything is written into it.
-var errWaits = errors.New("first contact is not over")
+// errWaits: it is too early to compare a register with its server.
+var errWaits = errors.New("not yet")
 
 // next gives the next change to write, or how long to wait for one.
 func (b *writeBack) next(ctx context.Context) (c wrappers.Change, ok bool, wait time.Duration, err error) {
@@ -269,9 +269,9 @@ func (b *writeBack) next(ctx context.Context) (c wrappers.Change, ok bool, wait 
 		d.locked = true
 		c, ok, err = b.prepare(ctx, d)
 		if errors.Is(err, errWaits) {
-			b.l.owners.release(d.place)
+			b.l.owners.pass(d.place)
 			d.locked = false
-			later = append(later, d) // listed() wakes us
+			later = append(later, d) // what it waits for wakes us
 			continue
 		}
 		if err != nil {
@@ -348,6 +348,9 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 	}
 	l.base.turn.Lock()
 	defer l.base.turn.Unlock()
+	if l.base.leads(d.spot) {
+		return wrappers.Change{}, false, errWaits // what the server showed is on its way to the disk
+	}
 	st, err := l.store.ReadState(ctx, d.register)
 	if err != nil {
 		return wrappers.Change{}, false, err
