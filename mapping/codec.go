@@ -289,13 +289,13 @@ func fromCBOR(x any, depth int) (engine.Value, error) {
 		return lattice.Object(members...), nil
 	case cbor.Tag:
 		if pair, ok := x.Content.([]any); ok && x.Number == 4 && len(pair) == 2 {
-			exp, ok := pair[0].(int64)
-			coef, err := fromCBOR(pair[1], depth+1)
-			if !ok || err != nil || !coef.IsNumber() || exp < -1000 || exp > 1000 {
+			exp, err1 := fromCBOR(pair[0], depth+1)
+			coef, err2 := fromCBOR(pair[1], depth+1)
+			if err1 != nil || err2 != nil || !coef.IsNumber() || exp.Kind() != lattice.IntKind || exp.Int() < -2000 || exp.Int() > 2000 {
 				return engine.Value{}, refuse("a decimal fraction (CBOR tag 4) that can't be read")
 			}
 			c, e := coef.Decimal()
-			return fromBig(c, int(exp)+e)
+			return fromBig(c, int(exp.Int())+e)
 		}
 		return fromCBOR(x.Content, depth+1) // other tags say how to read what can be read without them
 	}

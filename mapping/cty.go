@@ -27,7 +27,8 @@ func toCty(v engine.Value, budget *int) (cty.Value, error) {
 	case lattice.BoolKind:
 		return cty.BoolVal(v.Bool()), nil
 	case lattice.IntKind:
-		return cty.NumberIntVal(v.Int()), nil
+		// Of the precision that HCL gives its literals, or else quotients have 19 digits.
+		return cty.NumberVal(new(big.Float).SetPrec(512).SetInt64(v.Int())), nil
 	case lattice.DecimalKind:
 		return cty.ParseNumberVal(v.Number())
 	case lattice.StringKind:
