@@ -120,7 +120,6 @@ Exit codes: 0 done; 1 error; 2 wrong usage; 3 not found; 4 a precondition failed
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
-		Args:              cobra.NoArgs,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON, for scripts")

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/spooksystems/gateway/engine"
+)
+
+func TestExitCodes(t *testing.T) {
+	t.Setenv("SPOOKGW_SOCKET", t.TempDir()+"/none")
+	for args, want := range map[string]int{
+		"version":                    exitOK,
+		"validate none.hcl":          exitError,
+		"nothing":                    exitUsage,
+		"get":                        exitUsage,
+		"get --no-such-flag x":       exitUsage,
+		"set x":                      exitUsage,
+		"set x {":                    exitUsage,
+		"watch --exact":              exitUsage,
+		"get site/a/b":               exitUnreachable,
+		"status --json":              exitUnreachable,
+		"set x 1 --if what":          exitUsage,
+		"history x --limit 0":        exitUsage,
+		"list --limit -1":            exitUsage,
+		"retry --all some":           exitUsage,
+		"delete x --if none":         exitUsage,
+		"validate --socket x n.hcl":  exitError,
+		"completion zsh":             exitOK,
+		"run --config none.hcl":      exitError,
+		"reload --socket /nowhere/s": exitUnreachable,
+	} {
+		var out, errs bytes.Buffer
+		a := &app{in: strings.NewReader(""), out: &out, errs: &errs}
+		if got := a.run(strings.Fields(args)); got != want {
+			t.Errorf("%s: got %d, want %d\n%s", args, got, want, errs.String())
+		}
+		if want != exitOK && errs.Len() == 0 {
+			t.Errorf("%s: exit %d without a word", args, want)
+		}
+	}
+	for err, want := range map[error]int{
+		fmt.Errorf("x: %w", engine.ErrNotFound): exitNotFound,
+		fmt.Errorf("x: %w", engine.ErrConflict): exitConflict,
+		errors.New("x"):                         exitError,
+		context.Canceled:                        exitError,
+	} {
+		if got := exitCode(err); got != want {
+			t.Errorf("%v: got %d, want %d", err, got, want)
+		}
+	}
+}
