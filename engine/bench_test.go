@@ -2,11 +2,14 @@ package engine
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -26,15 +29,62 @@ func benchWrite(i int) Write {
 	}
 }
 
-// spread runs b.N pieces of work over some goroutines.
-func spread(b *testing.B, writers int, work func(i int) error) {
-	var next atomic.Int64
+// BenchmarkCommit is the cost of a durable write of one field. In turns with it, as many goroutines write batches with
+// the same keys and as many bytes to pebble alone: of-raw is the engine's speed as a part of that, in the same run and
+// so under the same other load.
+func BenchmarkCommit(b *testing.B) {
+	for _, writers := range benchWriters {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			e, err := Open(Options{Dir: b.TempDir()})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer e.Close()
+			raw, err := store.Open(store.Options{Dir: b.TempDir(), Log: quiet, Fatal: func(err error) { panic(err) }})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer raw.Close()
+			for i := range benchRegisters {
+				if _, _, err := e.Submit(b.Context(), benchWrite(i)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := e.settle(benchRegisters); err != nil {
+				b.Fatal(err)
+			}
+			shape := batchShape(b)
+			before := e.store.Usage().Fsyncs
+			var engine, alone time.Duration
+			for from := 0; from < b.N; {
+				to := min(b.N, from+64*writers)
+				engine += spread(b, writers, from, to, func(i int) error {
+					_, err := e.WriteState(context.Background(), benchWrite(i))
+					return err
+				})
+				alone += spread(b, writers, from, to, func(i int) error { return rawWrite(raw, shape, i) })
+				from = to
+			}
+			b.ReportMetric(float64(engine.Nanoseconds())/float64(b.N), "ns/op")
+			b.ReportMetric(float64(alone.Nanoseconds())/float64(b.N), "raw-ns/op")
+			b.ReportMetric(float64(alone)/float64(engine), "of-raw")
+			b.ReportMetric(float64(e.store.Usage().Fsyncs-before)/float64(b.N), "fsyncs/op")
+		})
+	}
+}
+
+// spread runs pieces of work over some goroutines, and says how long that took.
+func spread(b *testing.B, writers, from, to int, work func(i int) error) time.Duration {
+	b.Helper()
+	next := atomic.Int64{}
+	next.Store(int64(from))
 	var wg sync.WaitGroup
+	began := time.Now()
 	for range writers {
 		wg.Go(func() {
 			for {
 				i := int(next.Add(1)) - 1
-				if i >= b.N {
+				if i >= to {
 					return
 				}
 				if err := work(i); err != nil {
@@ -45,86 +95,25 @@ func spread(b *testing.B, writers int, work func(i int) error) {
 		})
 	}
 	wg.Wait()
+	return time.Since(began)
 }
 
-// BenchmarkCommit is the cost of a durable write of one field. Compare it with BenchmarkRawPebble of the same run.
-func BenchmarkCommit(b *testing.B) {
-	for _, writers := range benchWriters {
-		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			e, err := Open(Options{Dir: b.TempDir()})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer e.Close()
-			for i := range benchRegisters {
-				e.Submit(b.Context(), benchWrite(i))
-			}
-			if err := e.settle(benchRegisters); err != nil {
-				b.Fatal(err)
-			}
-			before := e.store.Usage().Fsyncs
-			b.ReportAllocs()
-			b.ResetTimer()
-			spread(b, writers, func(i int) error {
-				_, err := e.WriteState(context.Background(), benchWrite(i))
-				return err
-			})
-			b.StopTimer()
-			b.ReportMetric(float64(e.store.Usage().Fsyncs-before)/float64(b.N), "fsyncs/op")
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
-		})
+func rawWrite(s *store.Store, shape [4]int, i int) error {
+	name := benchWrite(i).Ops[0].Register
+	batch := s.NewBatch()
+	for k, key := range [][]byte{store.Candidate(Dot{Seq: uint64(i)}), store.Register(name), store.History(name, uint64(i)), store.Commit(uint64(i))} {
+		value := make([]byte, shape[k])
+		for j := range value {
+			value[j] = byte(i + j*7)
+		}
+		if err := batch.Set(key, value); err != nil {
+			return err
+		}
 	}
-}
-
-// BenchmarkRawPebble writes batches with the keys and sizes of BenchmarkCommit's, from as many goroutines, with
-// nothing else done.
-func BenchmarkRawPebble(b *testing.B) {
-	for _, writers := range benchWriters {
-		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
-			var fsyncs atomic.Uint64
-			shape := batchShape(b)
-			s, err := store.Open(store.Options{Dir: b.TempDir(), Log: quiet, Fatal: func(err error) { panic(err) }})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer s.Close()
-			before := s.Usage().Fsyncs
-			b.ReportAllocs()
-			b.ResetTimer()
-			spread(b, writers, func(i int) error {
-				name := fmt.Sprintf("site/berlin/oven-%03d", i%benchRegisters)
-				batch := s.NewBatch()
-				for k, size := range shape {
-					var key []byte
-					switch k {
-					case 0:
-						key = store.Candidate(Dot{Seq: uint64(i)})
-					case 1:
-						key = store.Register(name)
-					case 2:
-						key = store.History(name, uint64(i))
-					case 3:
-						key = store.Commit(uint64(i))
-					}
-					value := make([]byte, size)
-					for j := range value {
-						value[j] = byte(i + j*7)
-					}
-					if err := batch.Set(key, value); err != nil {
-						return err
-					}
-				}
-				if err := s.Apply(batch, true); err != nil {
-					return err
-				}
-				return batch.Close()
-			})
-			b.StopTimer()
-			fsyncs.Store(s.Usage().Fsyncs - before)
-			b.ReportMetric(float64(fsyncs.Load())/float64(b.N), "fsyncs/op")
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
-		})
+	if err := s.Apply(batch, true); err != nil {
+		return err
 	}
+	return batch.Close()
 }
 
 // batchShape gives the sizes of the values that a write of benchWrite stores: candidate, register, history, commit.
@@ -180,6 +169,82 @@ func BenchmarkSequencer(b *testing.B) {
 			b.StartTimer()
 		}
 	}
+}
+
+var registers = flag.Int("registers", 0, "registers of BenchmarkMany; it is skipped without")
+
+// BenchmarkMany opens and uses an engine with a great many registers.
+func BenchmarkMany(b *testing.B) {
+	if *registers == 0 {
+		b.Skip("set -registers")
+	}
+	dir := b.TempDir()
+	e, err := Open(Options{Dir: dir})
+	if err != nil {
+		b.Fatal(err)
+	}
+	began := time.Now()
+	peak := 0.0
+	var waits []func() (Receipt, error)
+	for i := 0; i < *registers; i++ {
+		w := benchWrite(i)
+		w.Ops[0].Register = manyName(i)
+		_, wait, err := e.Submit(b.Context(), w)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if waits = append(waits, wait); len(waits) == 128 {
+			for _, wait := range waits {
+				if _, err := wait(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			waits = waits[:0]
+		}
+		if i%10000 == 0 {
+			peak = max(peak, residentMB(b))
+		}
+	}
+	if err := e.settle(e.seqr.ordinal); err != nil {
+		b.Fatal(err)
+	}
+	load := time.Since(began)
+	if err := e.Close(); err != nil {
+		b.Fatal(err)
+	}
+	began = time.Now()
+	if e, err = Open(Options{Dir: dir}); err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	opened := time.Since(began)
+	n := 0
+	for b.Loop() {
+		n++
+		if s, err := e.ReadState(b.Context(), manyName(n*7919%*registers)); err != nil || !s.Exists {
+			b.Fatal(s, err)
+		}
+	}
+	b.ReportMetric(peak, "peak-MB")
+	b.ReportMetric(load.Seconds(), "load-s")
+	b.ReportMetric(opened.Seconds(), "open-s")
+}
+
+func manyName(i int) string {
+	return fmt.Sprintf("site/%03d/machine-%04d/sensor-%d", i%500, i/500%1000, i)
+}
+
+// residentMB is what the process has in memory, where the system tells.
+func residentMB(b *testing.B) float64 {
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var size, resident float64
+	if _, err := fmt.Sscan(string(data), &size, &resident); err != nil {
+		b.Fatal(err)
+	}
+	return resident * float64(os.Getpagesize()) / (1 << 20)
 }
 
 var quiet = slog.New(slog.DiscardHandler)
