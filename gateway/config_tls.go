@@ -145,8 +145,10 @@ type certificateHolder struct {
 	pair atomic.Pointer[tls.Certificate]
 }
 
+func (h *certificateHolder) renew(t *ListenTLS) { h.pair.Store(t.pair) }
+
 func (h *certificateHolder) config(t *ListenTLS) *tls.Config {
-	h.pair.Store(t.pair)
+	h.pair.CompareAndSwap(nil, t.pair) // a wrapper that is started again keeps what a reload brought
 	c := &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return h.pair.Load(), nil },

@@ -109,6 +109,9 @@ func (f *figures) tallyOf(wrapper string) *tally {
 
 // note takes one event of the links into the figures.
 func (f *figures) note(e Event) {
+	if e.Kind == Set {
+		return // counted as a call of the daemon
+	}
 	outcome := "ok"
 	if e.Outcome != "" {
 		outcome = "error"

@@ -56,7 +56,7 @@ func (g *Gateway) Reload(ctx context.Context) (*Reload, diag.Diagnostics, error)
 		if !slices.Contains(r.Kept, b.Name) {
 			g.startWrapper(b)
 		} else if run := g.running[b.Name]; b.TLS != nil {
-			run.cert.pair.Store(b.TLS.pair)
+			run.cert.renew(b.TLS)
 		}
 	}
 	g.closeUnused(config.Wrappers)
@@ -81,6 +81,8 @@ func (g *Gateway) refuse(err error) error {
 func (g *Gateway) compare(config *Config) *Reload {
 	r := &Reload{Kept: []string{}, Restarted: []string{}, Started: []string{}, Stopped: []string{}}
 	names := map[string]bool{}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	for i := range config.Wrappers {
 		b := &config.Wrappers[i]
 		names[b.Name] = true
