@@ -108,6 +108,10 @@ func (b *Bind) Outward() bool {
 	return b.direction != "in" && (b.identity || len(b.mapped) > 0 || b.hasOut)
 }
 
+// Open tells whether the bind carries the whole register, member by field, so that its address
+// going is the register going.
+func (b *Bind) Open() bool { return b.identity }
+
 // Events tells whether every change is told, in order, instead of the newest state.
 func (b *Bind) Events() bool { return b.events }
 

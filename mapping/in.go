@@ -74,7 +74,19 @@ func (s *Set) At(wrapper, server, address string) (Target, bool) {
 	if err != nil {
 		return Target{}, false
 	}
-	return Target{Bind: e.bind, Register: name}, true
+	t := Target{Bind: e.bind, Register: name, Address: address}
+	if w.tree.query && strings.Contains(address, "?") {
+		// The query that the bind has, in its order; another one says nothing about the place.
+		path, _, _ := cutQuery(address)
+		if t.Address = path; len(e.template.params) > 0 {
+			rendered, ok := e.template.appendTo(nil, func(i int) string { return m.caps[e.slots[i]] })
+			if rendered, ok = e.canonical(rendered); !ok {
+				return Target{}, false
+			}
+			t.Address = string(rendered)
+		}
+	}
+	return t, true
 }
 
 // In translates an operation into what it means for registers. Errors are refusals whose reason

@@ -24,6 +24,9 @@ type WrapperInfo struct {
 type Target struct {
 	Bind     *Bind
 	Register string
+	// Address is the place itself, as Places gives it: without a query that the bind doesn't
+	// name, and with one that it does in the bind's own order.
+	Address string
 }
 
 // A Place is an address at which a register appears.

@@ -62,6 +62,10 @@ func (e *entry) places(out []Place, raw *captures) []Place {
 	if !ok || len(address) > maxAddress {
 		return out
 	}
+	address, ok = e.canonical(address)
+	if !ok {
+		return out
+	}
 	servers := []string{server}
 	if server == "" && len(w.info.Servers) > 0 {
 		servers = w.info.Servers
@@ -75,6 +79,16 @@ func (e *entry) places(out []Place, raw *captures) []Place {
 		out = append(out, Place{Bind: b, Wrapper: w.info.Name, Server: sv, Address: string(address)})
 	}
 	return out
+}
+
+// canonical gives a rendered address the form that operations carry. Only a query can differ.
+func (e *entry) canonical(address []byte) ([]byte, bool) {
+	s := e.template.syntax
+	if len(e.template.params) == 0 || s.Canonical == nil {
+		return address, true
+	}
+	c, err := s.Canonical(string(address))
+	return []byte(c), err == nil
 }
 
 // Patterns lists the address templates of a wrapper's binds, for wrappers that must announce them.
@@ -114,7 +128,7 @@ func (s *Set) Under(wrapper, server, prefix string) []Under {
 	}
 	var out []Under
 	for _, e := range w.entries {
-		if !e.bind.readable || len(e.template.params) > 0 {
+		if !e.bind.readable || !e.bind.Outward() || len(e.template.params) > 0 {
 			continue
 		}
 		if p, ok := e.under(segs, server); ok {

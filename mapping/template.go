@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -427,8 +428,29 @@ func (t *template) suffix() string {
 	return "?" + q
 }
 
+// queryText decodes a part of a query. A '%' that begins no escape stands for itself.
+func queryText(s string) string {
+	if strings.IndexByte(s, '%') < 0 && strings.IndexByte(s, '+') < 0 {
+		return s
+	}
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c == '+' {
+			c = ' '
+		} else if c == '%' && i+2 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				c = byte(n)
+				i += 2
+			}
+		}
+		out = append(out, c)
+	}
+	return string(out)
+}
+
 // matchParams finds the parameters of the template in a query, in any order. A parameter that
-// comes twice, or can't be decoded, does not match.
+// comes twice does not match.
 func (t *template) matchParams(query string, raw []string) bool {
 	for i := range t.params {
 		p := &t.params[i]
@@ -438,18 +460,14 @@ func (t *template) matchParams(query string, raw []string) bool {
 			piece, rest, _ = strings.Cut(rest, "&")
 			k, v, _ := strings.Cut(piece, "=")
 			if k != p.key {
-				if u, err := url.QueryUnescape(k); err != nil || u != p.key {
+				if queryText(k) != p.key {
 					continue
 				}
 			}
 			if found {
 				return false
 			}
-			u, err := url.QueryUnescape(v)
-			if err != nil {
-				return false
-			}
-			value, found = u, true
+			value, found = queryText(v), true
 		}
 		if !found {
 			return false

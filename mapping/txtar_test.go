@@ -210,7 +210,7 @@ func command(t *testing.T, set *Set, line string) string {
 	case "at":
 		wrapper := word()
 		tg, ok := set.At(wrapper, "", line)
-		return fmt.Sprint(tg.Register, " ", ok)
+		return strings.TrimSpace(fmt.Sprint(tg.Register, " ", tg.Address, " ", ok))
 	case "under":
 		wrapper := word()
 		var lines []string

@@ -99,10 +99,14 @@ func TestText(t *testing.T) {
 
 func TestHints(t *testing.T) {
 	for src, want := range map[string]string{
-		"a = \"%{x}\"\n":                     `write "%%{"`,
-		"b { c = 1, d = 2 }\n":               "on a line of its own",
-		"a = " + strings.Repeat("(", 100000): "nested too deep",
-		"a = " + strings.Repeat("!", 100000): "nested too deep",
+		"a = \"%{x}\"\n":                                           `write "%%{"`,
+		"b { c = 1, d = 2 }\n":                                     "on a line of its own",
+		"a = " + strings.Repeat("(", 20000):                        "nested too deep",
+		"a = " + strings.Repeat("!", 20000):                        "nested too deep",
+		"a = (1" + strings.Repeat("\n+1", 20000) + ")\n":           "nested too deep",
+		"a = b" + strings.Repeat("[c]", 20000) + "\n":              "nested too deep",
+		"a = 1" + strings.Repeat(" ? 1 : 1", 20000) + "\n":         "nested too deep",
+		"a = [" + strings.Repeat("-1, \"x${y}\", ", 1000) + "(]\n": "invalid expression",
 	} {
 		l := NewLog([]File{{"m.hcl", []byte(src)}})
 		l.Parse()

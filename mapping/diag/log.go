@@ -14,6 +14,7 @@ import (
 const (
 	MaxFile  = 1 << 20
 	maxDepth = 100
+	maxChain = 300
 )
 
 // A Log parses files and collects what is wrong with them. It is for one goroutine.
@@ -52,7 +53,7 @@ func (l *Log) Parse() []Source {
 			continue
 		}
 		if at, deep := nesting(src, name); deep {
-			l.Error(at, "nested too deep", fmt.Sprintf("Brackets, operators and conditions may nest %d levels.", maxDepth))
+			l.Error(at, "nested too deep", fmt.Sprintf("Brackets may nest %d levels, and one expression may have %d operators.", maxDepth, maxChain))
 			continue
 		}
 		file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
@@ -65,25 +66,33 @@ func (l *Log) Parse() []Source {
 	return out
 }
 
-// nesting bounds the parser's recursion: brackets, and the prefix operators and conditionals that
-// recurse without them, between two line ends at the same depth.
+// nesting bounds the recursion of parser and evaluation: brackets, and the operators, conditionals
+// and indexes of one expression, which nest without them.
 func nesting(src []byte, name string) (hcl.Range, bool) {
 	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos)
-	depth, chain := 0, 0
+	depth, open, chain := 0, 0, 0
 	for _, t := range tokens {
 		switch t.Type {
-		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp,
-			hclsyntax.TokenTemplateControl, hclsyntax.TokenOQuote, hclsyntax.TokenOHeredoc:
+		case hclsyntax.TokenOBrace:
 			depth++
-		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd,
-			hclsyntax.TokenCQuote, hclsyntax.TokenCHeredoc:
+		case hclsyntax.TokenCBrace:
 			depth = max(0, depth-1)
-		case hclsyntax.TokenBang, hclsyntax.TokenMinus, hclsyntax.TokenQuestion:
-			chain++
-		case hclsyntax.TokenNewline:
+		case hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl,
+			hclsyntax.TokenOQuote, hclsyntax.TokenOHeredoc:
+			depth, open, chain = depth+1, open+1, chain+1
+		case hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd, hclsyntax.TokenCQuote, hclsyntax.TokenCHeredoc:
+			depth, open = max(0, depth-1), max(0, open-1)
+		case hclsyntax.TokenComma, hclsyntax.TokenStringLit, hclsyntax.TokenQuotedLit:
 			chain = 0
+		case hclsyntax.TokenNewline:
+			if open == 0 {
+				chain = 0
+			}
+		case hclsyntax.TokenIdent, hclsyntax.TokenNumberLit, hclsyntax.TokenEqual, hclsyntax.TokenDot, hclsyntax.TokenComment:
+		default: // operators
+			chain++
 		}
-		if depth > maxDepth || chain > maxDepth {
+		if depth > maxDepth || chain > maxChain {
 			return t.Range, true
 		}
 	}
