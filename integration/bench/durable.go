@@ -25,7 +25,7 @@ func durable(l *lab, o options) (*table, error) {
 	t := &table{title: "Virtual MQTT, durable acknowledgements", columns: []string{"raw pebble", "spookgw"}}
 	gateway, err := l.spookgw("mqtt", "")
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	contenders := []contender{{name: "raw pebble"}, {"spookgw", gateway, gateway.addr}}
 	for _, load := range []struct {
@@ -49,7 +49,7 @@ func durable(l *lab, o options) (*table, error) {
 			return publish(c)
 		})
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", load.name, err)
+			return t, fmt.Errorf("%s: %w", load.name, err)
 		}
 		r := row{
 			name:  load.name,

@@ -8,7 +8,7 @@ func engine(l *lab, o options) (*table, error) {
 	const pkg = "./engine"
 	binary, err := l.compile(pkg)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	for _, at := range []struct {
 		writers int
@@ -19,11 +19,11 @@ func engine(l *lab, o options) (*table, error) {
 			writers := fmt.Sprintf("/writers=%d", at.writers)
 			got, err := l.goBench(binary, pkg, fmt.Sprintf("^Benchmark(Commit|RawPebble)$/^writers=%d$", at.writers), "500ms")
 			if err != nil {
-				return nil, err
+				return t, err
 			}
 			commit, pebble := got["Commit"+writers], got["RawPebble"+writers]
 			if commit["ns/op"] == 0 || pebble["ns/op"] == 0 {
-				return nil, fmt.Errorf("%s has no BenchmarkCommit%s beside BenchmarkRawPebble%s", pkg, writers, writers)
+				return t, fmt.Errorf("%s has no BenchmarkCommit%s beside BenchmarkRawPebble%s", pkg, writers, writers)
 			}
 			raw, own = append(raw, 1e9/pebble["ns/op"]), append(own, 1e9/commit["ns/op"])
 			ratios = append(ratios, pebble["ns/op"]/commit["ns/op"])

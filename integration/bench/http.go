@@ -30,19 +30,19 @@ func httpRelay(l *lab, o options) (*table, error) {
 	t := &table{title: "HTTP relay", columns: []string{"direct", "nginx", "haproxy", "spookgw"}}
 	server, err := l.nginxServer()
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	nginx, err := l.nginxProxy(server.addr)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	haproxy, err := l.haproxy("http", server.addr)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	gateway, err := l.spookgw("http", "http://"+server.addr)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	direct, own := contender{"direct", nil, server.addr}, contender{"spookgw", gateway, gateway.addr}
 	viaNginx, viaHaproxy := contender{"nginx", nginx, nginx.addr}, contender{"haproxy", haproxy, haproxy.addr}
@@ -53,7 +53,7 @@ func httpRelay(l *lab, o options) (*table, error) {
 	} {
 		f, err := compare(o.rounds, []contender{direct, viaNginx, viaHaproxy, own}, wrk(l, o, 64, load.path, load.script))
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", load.name, err)
+			return t, fmt.Errorf("%s: %w", load.name, err)
 		}
 		rate, cpu := f.rows(t, load.name, "req/s")
 		r := f.ratio("spookgw", "nginx")
@@ -63,7 +63,7 @@ func httpRelay(l *lab, o options) (*table, error) {
 
 	f, err := compare(o.rounds, []contender{direct, viaHaproxy, own}, wrk(l, o, 8, "/1m", ""))
 	if err != nil {
-		return nil, fmt.Errorf("GET 1 MiB: %w", err)
+		return t, fmt.Errorf("GET 1 MiB: %w", err)
 	}
 	rate, cpu := f.rows(t, "GET 1 MiB, 8 connections", "req/s")
 	r := f.ratio("spookgw", "haproxy")
@@ -73,7 +73,7 @@ func httpRelay(l *lab, o options) (*table, error) {
 
 	f, err = compare(o.rounds, []contender{direct, own}, wrk(l, o, 64, "/v1/", putScript))
 	if err != nil {
-		return nil, fmt.Errorf("mapped PUT: %w", err)
+		return t, fmt.Errorf("mapped PUT: %w", err)
 	}
 	rate, _ = f.rows(t, "PUT mapped, 64 connections", "req/s")
 	rate.mark = "durable each: reported"

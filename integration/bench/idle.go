@@ -26,11 +26,11 @@ func idle(l *lab, _ options) (*table, error) {
 	t := &table{title: fmt.Sprintf("%d idle relay connections", idleConnections), columns: []string{"haproxy", "spookgw"}}
 	web, err := l.nginxServer()
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	broker, err := l.mosquitto()
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	for _, p := range []struct {
 		protocol, mode, upstream, scheme string
@@ -41,17 +41,17 @@ func idle(l *lab, _ options) (*table, error) {
 	} {
 		haproxy, err := l.haproxy(p.mode, p.upstream)
 		if err != nil {
-			return nil, err
+			return t, err
 		}
 		gateway, err := l.spookgw(p.protocol, p.scheme+p.upstream)
 		if err != nil {
-			return nil, err
+			return t, err
 		}
 		var grown []float64
 		for _, via := range []*process{haproxy, gateway} {
 			mb, err := growth(l.ctx, via, p.open)
 			if err != nil {
-				return nil, fmt.Errorf("%s via %s: %w", p.protocol, via.name, err)
+				return t, fmt.Errorf("%s via %s: %w", p.protocol, via.name, err)
 			}
 			grown = append(grown, mb)
 		}

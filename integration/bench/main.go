@@ -26,7 +26,7 @@ type options struct {
 	length time.Duration // of one contender's turn
 }
 
-// A part is one table.
+// A part is one table. It gives what it has when it fails.
 type part struct {
 	name  string
 	needs []string // programs
@@ -97,21 +97,22 @@ func bench(ctx context.Context, o options, gateway, only string) (good bool, err
 		}
 		l := &lab{ctx: ctx, dir: dir, gateway: gateway}
 		t, err := p.run(l, o)
-		l.close()
+		said := l.close()
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
-		if err != nil {
-			failed = append(failed, fmt.Sprintf("%s: %v", p.name, err))
-			fmt.Printf("%s: %v\n\n", p.name, err)
-			continue
+		if t != nil && len(t.rows) > 0 {
+			t.write(os.Stdout)
+			good = good && !t.failed()
 		}
-		t.write(os.Stdout)
-		good = good && !t.failed()
+		if err != nil {
+			failed = append(failed, p.name)
+			fmt.Printf("%s: %v\n%s\n", p.name, err, said)
+		}
 	}
 	fmt.Printf("took %v\n", time.Since(began).Round(time.Second))
 	if len(failed) > 0 {
-		return false, fmt.Errorf("not measured: %s", strings.Join(failed, "; "))
+		return false, fmt.Errorf("not measured: %s", strings.Join(failed, ", "))
 	}
 	return good, nil
 }

@@ -17,14 +17,25 @@ type lab struct {
 	tidy    []string // directories elsewhere, removed at the end
 }
 
-func (l *lab) close() {
+// close ends everything and gives the end of what each program said.
+func (l *lab) close() (said string) {
 	for i := len(l.running) - 1; i >= 0; i-- {
 		l.running[i].stop()
+	}
+	for _, p := range l.running {
+		text := strings.TrimSpace(p.log.String())
+		if len(text) > 4000 {
+			text = "…" + text[len(text)-4000:]
+		}
+		if text != "" {
+			said += fmt.Sprintf("%s said:\n%s\n", p.name, text)
+		}
 	}
 	for _, dir := range l.tidy {
 		os.RemoveAll(dir)
 	}
 	l.running, l.tidy = nil, nil
+	return said
 }
 
 // place makes a directory with one file in it.
@@ -186,14 +197,11 @@ log_dest none
 	return l.keep(start(l.ctx, "mosquitto", addr, dir, listens(addr), "mosquitto", "-c", filepath.Join(dir, "mosquitto.conf")))
 }
 
-// benchMapping is in force in every gateway here, so that an unmapped operation has been looked up.
-const benchMapping = `register "site/{site}/{sensor}" {
-  fields = { value = number }
-
-  bind "mqtt" "sensors/{site}/{sensor}" {}
-  bind "http" "/v1/{site}/{sensor}" {}
+// mappings are in force here by protocol, so that an unmapped operation has been looked up.
+var mappings = map[string]string{
+	"http": `bind "http" "/v1/{site}/{sensor}" {}`,
+	"mqtt": `bind "mqtt" "sensors/{site}/{sensor}" {}`,
 }
-`
 
 // spookgw is a gateway with one wrapper: a relay, or without upstream the server itself.
 func (l *lab) spookgw(protocol, upstream string) (*process, error) {
@@ -225,7 +233,8 @@ daemon {
 	if err := os.Mkdir(filepath.Join(dir, "mappings.d"), 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "mappings.d", "bench.hcl"), []byte(benchMapping), 0o644); err != nil {
+	text := "register \"site/{site}/{sensor}\" {\n  fields = { value = number }\n  " + mappings[protocol] + "\n}\n"
+	if err := os.WriteFile(filepath.Join(dir, "mappings.d", "bench.hcl"), []byte(text), 0o644); err != nil {
 		return nil, err
 	}
 	return l.keep(start(l.ctx, "spookgw", addr, dir, answers("http://"+health+"/readyz"), l.gateway, "run", "--config", "gateway.hcl"))
