@@ -15,12 +15,13 @@ type draft struct {
 	alive  bool     // whether it exists, after the ops so far
 	absent bool     // its writer saw it absent before the first of them
 	ops    []lattice.Op
+	room   *[]Dot // for what is seen; shared by the drafts of a write
 }
 
-// newDraft begins with what the writer had seen. One with a base of its own (if any of the ops are based) saw the
+// begin begins with what the writer had seen. One with a base of its own (if any of the ops are based) saw the
 // register absent if it had seen nothing of it; any other saw what is committed.
-func newDraft(base *version, ops []Op, based bool) *draft {
-	d := &draft{name: base.block.Register, base: base, alive: base.block.Exists}
+func (d *draft) begin(base *version, ops []Op, based bool, room *[]Dot) {
+	*d = draft{name: base.block.Register, base: base, alive: base.block.Exists, ops: d.ops[:0], room: room}
 	d.absent = !d.alive
 	if d.absent && based {
 		for i := range ops {
@@ -29,7 +30,6 @@ func newDraft(base *version, ops []Op, based bool) *draft {
 			}
 		}
 	}
-	return d
 }
 
 func (d *draft) find(field string) (int, bool) {
@@ -65,20 +65,14 @@ func (d *draft) seen(op *Op, field string) []Dot {
 	if len(entries) == 0 {
 		return nil
 	}
-	if !op.Base {
-		dots := make([]Dot, len(entries))
-		for i := range entries {
-			dots[i] = entries[i].Dot
-		}
-		return dots
-	}
-	var dots []Dot
+	dots, start := *d.room, len(*d.room)
 	for i := range entries {
-		if e := entries[i].Dot; op.saw(field, e) {
+		if e := entries[i].Dot; !op.Base || op.saw(field, e) {
 			dots = append(dots, e)
 		}
 	}
-	return dots
+	*d.room = dots
+	return dots[start:len(dots):len(dots)]
 }
 
 func (op *Op) saw(field string, dot Dot) bool {

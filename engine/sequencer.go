@@ -32,7 +32,10 @@ type sequencer struct {
 	candidates uint64
 	begun      bool // the storage knows this incarnation
 
-	out [2][]byte // room for encoding
+	// Room that is used again: nothing in it outlives the lock.
+	out    [2][]byte
+	drafts []*draft
+	dots   []Dot
 }
 
 // A commit is one write on its way to the disk, and for a while after.
@@ -45,6 +48,12 @@ type commit struct {
 	deltas   []QDelta     // of those that it changed
 	versions []*version   // likewise
 	size     int          // bytes in memory, roughly
+
+	one struct { // room for a write of one register
+		states   [1]StateBlock
+		deltas   [1]QDelta
+		versions [1]*version
+	}
 }
 
 // WriteState commits one candidate. It is durable and visible when WriteState returns. A write that would change
@@ -167,7 +176,11 @@ func (e *Engine) sequence(w *Write) (c *commit, behind uint64, err error) {
 	if err != nil {
 		return nil, behind, err
 	}
-	c = &commit{states: make([]StateBlock, len(drafts))}
+	defer e.forget(drafts)
+	c = new(commit)
+	if c.states = c.one.states[:]; len(drafts) != 1 {
+		c.states = make([]StateBlock, len(drafts))
+	}
 	effective := 0
 	for i, d := range drafts {
 		c.states[i] = d.base.block
@@ -206,7 +219,8 @@ func (e *Engine) checkPreconditions(conditions []Precondition) error {
 
 // expand gives one draft per register, in the order of their first op.
 func (e *Engine) expand(ops []Op) ([]*draft, error) {
-	var drafts []*draft
+	drafts := e.seqr.drafts[:0]
+	e.seqr.dots = e.seqr.dots[:0]
 	var byName map[string]*draft
 	based := slices.ContainsFunc(ops, func(op Op) bool { return op.Base })
 	for i := range ops {
@@ -226,7 +240,13 @@ func (e *Engine) expand(ops []Op) ([]*draft, error) {
 			if err != nil {
 				return nil, err
 			}
-			d = newDraft(base, ops[i:], based)
+			if n := len(drafts); n < cap(drafts) {
+				d = drafts[:n+1][n] // one of an earlier write, if it has left any there
+			}
+			if d == nil {
+				d = new(draft)
+			}
+			d.begin(base, ops[i:], based, &e.seqr.dots)
 			drafts = append(drafts, d)
 			if byName != nil {
 				byName[d.name] = d
@@ -242,6 +262,23 @@ func (e *Engine) expand(ops []Op) ([]*draft, error) {
 		}
 	}
 	return drafts, nil
+}
+
+// forget keeps the room of a write's drafts for the next one, unless it is much, and nothing that is in it.
+func (e *Engine) forget(drafts []*draft) {
+	for i, d := range drafts {
+		if clear(d.ops); cap(d.ops) > 64 {
+			drafts[i] = new(draft)
+			continue
+		}
+		*d = draft{ops: d.ops[:0]}
+	}
+	if e.seqr.drafts = drafts; cap(drafts) > 64 {
+		e.seqr.drafts = nil
+	}
+	if cap(e.seqr.dots) > 4096 {
+		e.seqr.dots = nil
+	}
 }
 
 // keepAlone stores the records of a write that changes no register.
@@ -292,8 +329,11 @@ func (e *Engine) compose(c *commit, w *Write, drafts []*draft, effective int) er
 	}
 
 	c.ordinal, c.dot, c.at = s.ordinal+1, q.Dot, q.Time
-	c.deltas, c.versions = make([]QDelta, 0, effective), make([]*version, 0, effective)
-	commit := commitRecord{dot: q.Dot, clock: q.Time, registers: s.registers, candidates: s.candidates + 1, names: make([]string, 0, effective)}
+	if c.deltas, c.versions = c.one.deltas[:0], c.one.versions[:0]; effective > 1 {
+		c.deltas, c.versions = make([]QDelta, 0, effective), make([]*version, 0, effective)
+	}
+	var name [1]string
+	commit := commitRecord{dot: q.Dot, clock: q.Time, registers: s.registers, candidates: s.candidates + 1, names: name[:0]}
 	b := e.store.NewBatch()
 	err := b.Set(store.Candidate(q.Dot), candidate)
 	for i, d := range drafts {

@@ -57,10 +57,11 @@ func (g *Register) Apply(dot Dot, at Stamp, ops []Op) *Register {
 }
 
 func (op *Op) applyTo(entries []Entry, dot Dot, at Stamp) []Entry {
-	out := make([]Entry, 0, len(entries)+1)
-	if len(op.Seen) >= len(entries) {
-		out = make([]Entry, 0, 1) // most often all of them are replaced by one
+	room := len(entries) - len(op.Seen) // most often all of them are replaced
+	if op.Kind == Put {
+		room++
 	}
+	out := make([]Entry, 0, max(room, 0))
 	for _, e := range entries {
 		if _, seen := slices.BinarySearchFunc(op.Seen, e.Dot, Dot.Compare); !seen {
 			out = append(out, e)
