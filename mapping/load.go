@@ -77,7 +77,7 @@ func (d *decl) names() []string {
 }
 
 var (
-	registerLater = []string{"history", "commit", "on_conflict", "group", "domain", "writers", "fold", "rules"}
+	registerLater = []string{"history", "commit", "on_conflict", "group", "domain", "writers", "fold"}
 	bindLater     = []string{"each", "every", "poll", "read", "write", "reply", "methods", "mode", "echo", "max_change", "retain", "qos"}
 	bindAttrs     = []string{"codec", "create", "delete", "direction", "events", "first", "in", "key", "map", "match", "out", "when", "wrapper"}
 	topLater      = []string{"test", "access", "user", "link", "pair"}
