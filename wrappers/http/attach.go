@@ -63,7 +63,9 @@ func (s *server) watch(ctx context.Context, link wrappers.Link) {
 		p.stream(ctx, events, every)
 		return
 	}
-	for tick := time.NewTicker(every); ; {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
 		p.round(ctx)
 		_, reloaded := link.Patterns()
 		select {

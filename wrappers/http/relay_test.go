@@ -588,3 +588,66 @@ func TestRelayMappedByQuery(t *testing.T) {
 		t.Errorf("candidates: got %+v, want the query where a bind looks at it, and the path alone where none does", cs)
 	}
 }
+
+// gated answers 200 to everything, a GET only when told to.
+func gated(t *testing.T) (addr string, asked <-chan string, answer chan<- struct{}) {
+	got, gate := make(chan string, 10), make(chan struct{})
+	return rawServer(t, func(c net.Conn, r *bufio.Reader) {
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(io.Discard, req.Body)
+			got <- req.Method
+			if req.Method == "GET" {
+				<-gate
+			}
+			_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(req.Method), req.Method)
+		}
+	}), got, gate
+}
+
+func TestRelayWriteWaitsForTheAnswersBeforeIt(t *testing.T) {
+	up, asked, answer := gated(t)
+	link := newLink()
+	link.Fail(wrappertest.CallBegin, wrappers.ErrUnavailable)
+	c, r := dialRaw(t, relayTo(t, up, link, nil))
+	send(t, c, "GET /a HTTP/1.1\r\nHost: x\r\n\r\nPUT "+oven+" HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+	<-asked
+	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if b, err := r.Peek(1); err == nil {
+		t.Fatalf("the refusal came before the answer to what was asked first: %q", b)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	answer <- struct{}{}
+	if _, body := readAnswer(t, r, "GET"); body != "GET" {
+		t.Errorf("first: got %s", body)
+	}
+	if resp, _ := readAnswer(t, r, "PUT"); resp.StatusCode != 503 {
+		t.Errorf("second: got %s, want 503", resp.Status)
+	}
+}
+
+func TestRelayHoldsWhatFollowsAWrite(t *testing.T) {
+	up, asked, _ := gated(t)
+	link := newLink()
+	release := link.Block(wrappertest.CallCommit)
+	c, r := dialRaw(t, relayTo(t, up, link, nil))
+	send(t, c, "PUT "+oven+" HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}DELETE /a HTTP/1.1\r\nHost: x\r\n\r\n")
+	if m := <-asked; m != "PUT" {
+		t.Fatalf("got %s", m)
+	}
+	link.Await(t, "the commit", func() bool { return link.Waiting(wrappertest.CallCommit) == 1 })
+	select {
+	case m := <-asked:
+		t.Errorf("%s was forwarded before the write in front of it was durable", m)
+	case <-time.After(30 * time.Millisecond):
+	}
+	release()
+	for _, m := range []string{"PUT", "DELETE"} {
+		if _, body := readAnswer(t, r, m); body != m {
+			t.Errorf("got the answer to %s, want %s", body, m)
+		}
+	}
+}

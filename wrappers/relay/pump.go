@@ -71,8 +71,11 @@ func newPump(s *Session, src net.Conn, dst *end, look func([]byte) (Step, error)
 }
 
 func (p *pump) size() int {
-	if p.bulk {
+	switch {
+	case p.bulk:
 		return largeBuffer
+	case p.raw == nil:
+		return tinyBuffer // it is held while the session is idle
 	}
 	return smallBuffer
 }
@@ -147,10 +150,8 @@ func (p *pump) room() error {
 	}
 	if p.r == p.w {
 		p.r, p.w = 0, 0
-		if p.bulk && len(p.buf) < largeBuffer {
+		if n := len(p.buf); n < p.size() && p.bulk || n > largeBuffer || n > p.size() && p.raw == nil {
 			putBuffer(p.buf)
-			p.buf = nil
-		} else if len(p.buf) > largeBuffer {
 			p.buf = nil
 		}
 		return nil

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -429,4 +431,103 @@ func TestAcceptBacksOffAndRecovers(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Serve: %v", err)
 	}
+}
+
+// notes is a Handler that says something to the client whenever the client says "note", while
+// frames of the server (a length byte, then so many bytes) pass piece by piece.
+type notes struct {
+	s    *Session
+	left int
+	said chan struct{}
+}
+
+func (h *notes) FromClient(b []byte) (Step, error) {
+	err := h.s.ToClient([]byte("\x04note"))
+	h.said <- struct{}{}
+	return Step{Drop: len(b)}, err
+}
+
+func (h *notes) FromServer(b []byte) (Step, error) {
+	n := 0
+	for n < len(b) {
+		if h.left == 0 {
+			h.left = int(b[n])
+			n++
+		}
+		k := min(h.left, len(b)-n)
+		h.left -= k
+		n += k
+	}
+	return Step{Pass: n, Mid: h.left > 0}, nil
+}
+func (h *notes) Busy() bool { return false }
+func (h *notes) End(error)  {}
+
+func TestOwnFramesWaitForABorder(t *testing.T) {
+	said := make(chan struct{}, 1)
+	server := make(chan net.Conn, 1)
+	srv := &Server{Handle: func(s *Session) Handler { return &notes{s: s, said: said} }}
+	addr, _, _ := start(t, srv, func(c net.Conn) { server <- c })
+	c := dial(t, addr)
+	up := <-server
+	defer up.Close()
+	say(t, up, "\x06abc")
+	hear(t, c, "\x06abc")
+	say(t, c, "note")
+	<-said
+	say(t, up, "def\x01x")
+	got := make([]byte, 10)
+	if _, err := io.ReadFull(c, got); err != nil {
+		t.Fatal(err)
+	}
+	if s := string(got); s != "def\x04note\x01x" && s != "def\x01x\x04note" {
+		t.Errorf("got %q, want the note between two frames", s)
+	}
+}
+
+func TestOverTLS(t *testing.T) {
+	cert := httptest.NewUnstartedServer(nil)
+	cert.StartTLS()
+	defer cert.Close()
+	up, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: cert.TLS.Certificates})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.Close()
+	go func() {
+		for {
+			c, err := up.Accept()
+			if err != nil {
+				return
+			}
+			go echo(c)
+		}
+	}()
+	trusting := &tls.Config{InsecureSkipVerify: true}
+	srv := &Server{
+		TLS: &tls.Config{Certificates: cert.TLS.Certificates},
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			return (&tls.Dialer{Config: trusting}).DialContext(ctx, "tcp", up.Addr().String())
+		},
+	}
+	addr, n, _ := start(t, srv, nil)
+	c, err := tls.Dial("tcp", addr, trusting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	sent := strings.Repeat("0123456789abcde\n", 1<<16)
+	go func() {
+		_, _ = io.WriteString(c, sent)
+		_ = c.CloseWrite()
+	}()
+	got, err := io.ReadAll(c)
+	if err != nil || string(got) != sent {
+		t.Errorf("got %d bytes, %v; want the %d that were sent, then the end", len(got), err, len(sent))
+	}
+	plain := dial(t, addr)
+	say(t, plain, "no TLS at all, but long enough to be a record\n")
+	_, _ = io.ReadAll(plain)
+	n.await(t, "tls_refused", 1)
 }
