@@ -56,9 +56,12 @@ func (b *writeBack) meet(set *mapping.Set) error {
 			binds[bind.ID()] = c
 			continue
 		}
-		binds[bind.ID()] = &contact{bind: bind, waiting: b.l.info.Protocol.Feed && bind.Inward(), scanned: !bind.Outward()}
+		binds[bind.ID()] = &contact{bind: bind, waiting: b.l.info.Protocol.Feed && bind.Inward(), scanned: !bind.Outward() || bind.Events()}
 	}
 	b.binds = binds
+	for _, c := range binds {
+		b.settledLocked(c)
+	}
 	for r, err := range b.l.store.EachKept(tableConflict, b.l.name+"\x00") {
 		if err != nil {
 			return kind(err)

@@ -801,6 +801,9 @@ func TestEvents(t *testing.T) {
 		w.put("oven/1", "value", fmt.Sprint(i))
 	}
 	w.until("each change was told", func() bool { return len(d.written()) >= 50 })
+	if c := w.Contacts(); len(c) != 0 {
+		t.Errorf("first contact is not over: %+v", c)
+	}
 	for i, x := range d.written() {
 		if want := fmt.Sprintf(`/oven/1 {"value":%d}`, i); x != want {
 			t.Fatalf("event %d: %s, want %s", i, x, want)

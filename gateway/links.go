@@ -117,6 +117,7 @@ func (l *Links) Open(info LinkInfo) wrappers.Link {
 	on.owners.freed = func(place) { on.back.nudge() }
 	l.byName[info.Name] = on
 	if info.Relay || info.Attached {
+		l.brokenBy(on, on.back.begin(context.Background()))
 		l.brokenBy(on, on.back.meet(l.gen.Load().Set))
 		l.brokenBy(on, on.back.reopen())
 	}

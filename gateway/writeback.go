@@ -168,6 +168,20 @@ func (b *writeBack) cursor() (engine.Cursor, error) {
 	return engine.ParseCursor(string(raw))
 }
 
+// begin notes where a wrapper that was never here before begins: what is committed already is the
+// business of its first contact, everything later is news.
+func (b *writeBack) begin(ctx context.Context) error {
+	raw, err := b.l.store.Kept(tableCursor, b.l.name)
+	if err != nil || raw != nil {
+		return kind(err)
+	}
+	at, err := b.l.store.Cursor(ctx)
+	if err != nil {
+		return kind(err)
+	}
+	return kind(b.l.store.KeepRecords(ctx, true, engine.Record{Table: tableCursor, Key: b.l.name, Value: []byte(at.String())}))
+}
+
 // observe marks what each delta concerns.
 func (b *writeBack) observe(ctx context.Context, from engine.Cursor) error {
 	for d, err := range b.l.store.Observe(ctx, engine.Filter{}, from) {
@@ -184,7 +198,7 @@ func (b *writeBack) observe(ctx context.Context, from engine.Cursor) error {
 func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
 	var spots []spot
 	for _, p := range b.l.set().Places(b.l.name, d.After.Register) {
-		if concerns(p.Bind, d) {
+		if concerns(p.Bind, d) && !(d.Snapshot && p.Bind.Events()) {
 			spots = append(spots, spot{place{p.Server, p.Address}, d.After.Register})
 		}
 	}
