@@ -513,11 +513,11 @@ type request struct {
 	options byte
 }
 
-func (r request) qos() byte               { return r.options & 3 }
-func (r request) noLocal() bool           { return r.options&4 != 0 }
-func (r request) retainPublished() bool   { return r.options&8 != 0 }
-func (r request) retainHandling() byte    { return r.options >> 4 & 3 }
-func subscribeOptions(qos byte) byte      { return qos }
+func (r request) qos() byte             { return r.options & 3 }
+func (r request) noLocal() bool         { return r.options&4 != 0 }
+func (r request) retainPublished() bool { return r.options&8 != 0 }
+func (r request) retainHandling() byte  { return r.options >> 4 & 3 }
+
 func retainAsPublished(options byte) byte { return options | 8 }
 
 // A subscribe is a SUBSCRIBE, or with options unused an UNSUBSCRIBE.

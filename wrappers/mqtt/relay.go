@@ -31,7 +31,7 @@ func (s *clientSide) relay(ctx context.Context) error {
 			return dialBroker(ctx, s.cfg.Upstreams[0], s.cfg.Limits.Frame)
 		},
 		Handle: func(ses *relay.Session) relay.Handler {
-			return &passage{side: s, ses: ses}
+			return &passage{side: s, ses: ses, addr: ses.Client()}
 		},
 	}
 	if s.opt.websocket != "" {
@@ -95,6 +95,7 @@ func (c *insideConn) Close() error { return errors.Join(c.Conn.Close(), c.outer.
 type passage struct {
 	side *clientSide
 	ses  *relay.Session
+	addr net.Addr // the client's
 
 	// FromClient's.
 	started bool
@@ -159,7 +160,7 @@ func (p *passage) began(frame []byte) {
 	p.started = true
 	head, _, _ := scanHeader(frame)
 	p.level = level311
-	p.who.Peer = p.ses.Client().String()
+	p.who.Peer = p.addr.String()
 	if frame[0]>>4 != typeConnect {
 		return // the broker will say what it thinks of it
 	}
@@ -173,7 +174,7 @@ func (p *passage) began(frame []byte) {
 	if err != nil {
 		return
 	}
-	p.who.Peer = peerName(p.ses.Client(), string(c.clientID))
+	p.who.Peer = peerName(p.addr, string(c.clientID))
 	if c.hasUser {
 		// The broker checks it: nothing is forwarded to others before its CONNACK.
 		p.who.Principal = "mqtt/" + p.side.cfg.Name + ":" + string(c.user)

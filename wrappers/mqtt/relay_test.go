@@ -601,3 +601,50 @@ func overWebSocket(t *testing.T, addr string) {
 	c.Disconnect(0)
 	_ = ws.CloseNow() // it said nothing: the wrapper must not mind
 }
+
+// TestFeedPassesOverWhatIsTooLarge: one message above the limit does not stop the feed.
+func TestFeedPassesOverWhatIsTooLarge(t *testing.T) {
+	b := startScripted(t, nil)
+	link := newLink()
+	startRelay(t, link, b.addr(), func(c *wrappers.Config) { c.Limits.Frame = 1000 })
+	c := b.feedConn()
+	big := publish{qos: 1, id: 8, topic: []byte("sensors/a/big"), payload: bytes.Repeat([]byte("x"), 100_000)}
+	c.say(appendPublish(nil, true, &big, nil))
+	c.say(appendPublish(nil, true, &publish{qos: 1, id: 9, topic: []byte("sensors/a/b"), payload: []byte(`{"value":1}`)}, nil))
+	b.await("both acknowledgements", func(o *scriptedConn) bool {
+		n := 0
+		for _, k := range o.got {
+			if k.kind() == typePuback {
+				n++
+			}
+		}
+		return o == c && n == 2
+	})
+	if got := link.Candidates(wrappertest.ViaSeen); len(got) != 1 || link.Counted("oversized") != 1 {
+		t.Errorf("got %d candidates, %d oversized; want one each", len(got), link.Counted("oversized"))
+	}
+}
+
+// TestNotOwed: while the gateway has no subscription at the broker, a publish to a mapped topic is
+// not answered with a success that nobody stands for; other topics pass.
+func TestNotOwed(t *testing.T) {
+	b := startScripted(t, func(c *scriptedConn, first byte, body []byte) []byte {
+		if first>>4 == typeConnect {
+			if req, err := parseConnect(body, false); err == nil && strings.HasPrefix(string(req.clientID), "spookgw-") {
+				return appendConnack(nil, true, &connack{code: codeNotAuthorized})
+			}
+		}
+		return nil
+	})
+	link := newLink()
+	rig := startWrapper(t, link, wrappers.Config{Listener: listen(t), Upstreams: upstream(b.addr()), Options: wrappers.Options{"capture_wait_ms": int64(50)}}, nil)
+	p := connectPeer(t, rig.Addr, connect{clean: true})
+	p.connack()
+	if code, err := p.publish(msg("other/x", "1", 1)); code != 0 || err != nil {
+		t.Errorf("unmapped: 0x%02x %v", code, err)
+	}
+	p.trySend(appendPublish(nil, true, &publish{qos: 1, id: 50, topic: []byte("sensors/a/b"), payload: []byte("1")}, nil))
+	if code := p.closedWith(); code != codeServerUnavailable {
+		t.Errorf("mapped: DISCONNECT 0x%02x, want 0x%02x", code, codeServerUnavailable)
+	}
+}

@@ -128,9 +128,7 @@ func TestInOrder(t *testing.T) {
 
 func TestExactlyOnce(t *testing.T) {
 	link := newLink()
-	var listener net.Listener
-	rig := startVirtual(t, link, func(c *wrappers.Config) { listener = c.Listener })
-	_ = listener
+	rig := startVirtual(t, link, nil)
 	p := connectPeer(t, rig.Addr, lasting("once"))
 	p.connack()
 	p.mu.Lock()
@@ -322,11 +320,11 @@ func TestRetained(t *testing.T) {
 	for filter, want := range map[string]int{"sensors/site1/a": 1, "sensors/+/a": 3, "#": 5, "sensors/#": 3, "deep/+/b/c": 1, "deep/a/#": 2, "+/+/+": 3, "deep/+": 1, "deep/#": 2, "deep/+/#": 2, "+/a/#": 2} {
 		p := in(t, rig.Addr, connect{clean: true})
 		p.subscribe(request{filter, 1})
-		got := p.messages(want)
+		p.messages(want)
 		link.PushPut("sensors/site1/a", `{"value":1}`) // what follows shows that there was no more
 		link.PushPut("deep/a/b/c", `{"value":9}`)
 		link.PushPut("deep/a", `{"value":8}`)
-		got = p.messages(want + 1)
+		got := p.messages(want + 1)
 		for i, m := range got {
 			if m.retain != (i < want) {
 				t.Errorf("%s: message %d of %d on %s: retain %v", filter, i, want, m.topic, m.retain)
