@@ -206,7 +206,7 @@ func validateBlock(t *testing.T, text string) (output string, ok bool) {
 	}
 
 	dir := t.TempDir()
-	gateway := "wrapper \"http\" \"web\" {\n  listen = \"127.0.0.1:8080\"\n}\nwrapper \"mqtt\" \"floor\" {\n  listen = \"127.0.0.1:1883\"\n}\n"
+	gateway := "wrapper \"http\" \"http\" {\n  listen = \"127.0.0.1:8080\"\n}\nwrapper \"mqtt\" \"mqtt\" {\n  listen = \"127.0.0.1:1883\"\n}\n"
 	mapping := ""
 	switch {
 	case isGateway:
