@@ -45,6 +45,28 @@ func (l *loader) checkRoundTrip(b *Bind) {
 			l.tryField(b, p, v)
 		}
 	}
+	if !b.identity {
+		return
+	}
+	// Without a map, only codecs without the types of values can lose any.
+	same := func(field string, path ...string) {
+		if t := b.typeOf(field); t != nil {
+			p := &mapped{field: field, typ: t, path: path, rng: b.rng}
+			for _, v := range p.values() {
+				l.tryField(b, p, v)
+			}
+		}
+	}
+	switch {
+	case b.form != nil:
+		for i, name := range b.form.names {
+			if b.formSlots[i] < 0 {
+				same(name, name)
+			}
+		}
+	case !b.codec.objects():
+		same("")
+	}
 }
 
 // values are generated for a mapped field: of its type, or of what its steps give.

@@ -80,7 +80,10 @@ func (s *Set) At(wrapper, server, address string) (Target, bool) {
 		path, _, _ := cutQuery(address)
 		if t.Address = path; len(e.template.params) > 0 {
 			rendered, ok := e.template.appendTo(nil, func(i int) string { return m.caps[e.slots[i]] })
-			if rendered, ok = e.canonical(rendered); !ok {
+			if ok {
+				rendered, ok = e.canonical(rendered)
+			}
+			if !ok {
 				return Target{}, false
 			}
 			t.Address = string(rendered)

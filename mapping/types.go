@@ -252,10 +252,7 @@ func (t *typ) samples() []engine.Value {
 		}
 		return out
 	case listType:
-		var items []engine.Value
-		for _, v := range t.item.samples() {
-			items = append(items, v)
-		}
+		items := slices.Clone(t.item.samples())
 		return []engine.Value{lattice.List(), lattice.List(items...)}
 	case objectType:
 		var members []lattice.Member

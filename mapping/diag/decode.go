@@ -125,9 +125,11 @@ func (l *Log) Constant(expr hclsyntax.Expression, ctx *hcl.EvalContext) (cty.Val
 		for _, v := range expr.Variables() {
 			if len(v) == 1 {
 				l.Error(v.SourceRange(), fmt.Sprintf("%s without quotes", v.RootName()), fmt.Sprintf(`Write "%s".`, v.RootName()))
-				return cty.NilVal, false
+			} else {
+				l.Error(v.SourceRange(), "a constant is wanted here", "It can't depend on "+v.RootName()+".")
 			}
-			l.Error(v.SourceRange(), "a constant is wanted here", "It can't depend on "+v.RootName()+".")
+		}
+		if len(expr.Variables()) > 0 {
 			return cty.NilVal, false
 		}
 	}
