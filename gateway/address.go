@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/spooksystems/gateway/mapping"
 )
 
 // place names an address of one wrapper: the key of its baseline, its owner, its write-back.
@@ -13,6 +15,15 @@ type place struct {
 
 // String is the key under which records about the place are stored.
 func (p place) String() string { return p.server + "\x00" + p.address }
+
+// at is the place an address means: a query that no bind names, or in another order, is no other
+// place.
+func (l *link) at(set *mapping.Set, server, address string) place {
+	if t, ok := set.At(l.name, server, address); ok {
+		return place{server, t.Address}
+	}
+	return place{server, address}
+}
 
 // owners says who may write to an address of a real server now: one connection that has a write
 // in flight, or the write-back. So register and server see the writes in one order.

@@ -248,7 +248,7 @@ func (b *writeBack) reopen() error {
 		if err := json.Unmarshal(r.Value, &in); err != nil {
 			return fmt.Errorf("intent %q: %w", r.Key, err)
 		}
-		b.l.owners.try(place{in.Server, in.Address}) // ours, or an earlier intent's for the same address
+		b.l.owners.try(b.l.at(b.l.set(), in.Server, in.Address)) // ours, or an earlier intent's for the same address
 		b.readBack(r.Key, in)
 	}
 	return nil
@@ -256,7 +256,7 @@ func (b *writeBack) reopen() error {
 
 // readBack asks the server what became of a write; the address is ours meanwhile.
 func (b *writeBack) readBack(key string, in openIntent) {
-	p := place{in.Server, in.Address}
+	p := b.l.at(b.l.set(), in.Server, in.Address)
 	at, ok := b.l.set().At(b.l.name, in.Server, in.Address)
 	if !ok || in.Verb == wrappers.Message || !at.Bind.Inward() {
 		op := wrappers.Operation{Verb: in.Verb, Server: in.Server, Address: in.Address, Who: in.Who}

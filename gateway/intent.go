@@ -42,7 +42,7 @@ func (l *link) Begin(ctx context.Context, op wrappers.Operation) (wrappers.Inten
 // begin is apart from Begin so that an operation that passes stays on the stack.
 func (l *link) begin(ctx context.Context, from *wrappers.Operation, gen *Generation) (wrappers.Intent, error) {
 	in := &intent{
-		l: l, gen: gen, at: place{from.Server, from.Address}, key: l.name + "\x00" + l.intents.next(),
+		l: l, gen: gen, at: l.at(gen.Set, from.Server, strings.Clone(from.Address)), key: l.name + "\x00" + l.intents.next(),
 		op: openIntent{Verb: from.Verb, Server: strings.Clone(from.Server), Address: strings.Clone(from.Address), Generation: gen.Number, Who: from.Who, Since: time.Now()},
 	}
 	if err := l.owners.take(ctx, in.at); err != nil {

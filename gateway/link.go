@@ -104,7 +104,7 @@ func (l *link) read(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 	if !st.Exists || !carried(at.Bind, st) {
 		return wrappers.Result{}, wrappers.Refuse(wrappers.ErrNotFound, fmt.Sprintf("register %s has no value here", at.Register))
 	}
-	p := mapping.Place{Bind: at.Bind, Wrapper: l.name, Server: op.Server, Address: op.Address}
+	p := mapping.Place{Bind: at.Bind, Wrapper: l.name, Server: op.Server, Address: at.Address}
 	pay, send, err := at.Bind.Out(p, st, nil, l.env(ctx))
 	if err != nil {
 		return wrappers.Result{}, err
@@ -191,7 +191,7 @@ func (l *link) env(ctx context.Context) mapping.Env {
 func (l *link) cause(op *wrappers.Operation, source string) engine.Cause {
 	return engine.Cause{
 		Principal: op.Who.Principal, Verified: op.Who.Verified, Protocol: l.info.Protocol.Name, Wrapper: l.name,
-		Peer: op.Who.Peer, Verb: op.Verb.String(), Server: op.Server, Address: op.Address, Source: source,
+		Peer: op.Who.Peer, Verb: op.Verb.String(), Server: op.Server, Address: l.at(l.set(), op.Server, op.Address).address, Source: source,
 	}
 }
 

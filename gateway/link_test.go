@@ -24,7 +24,7 @@ import (
 // Two protocols of the test's own: docs keeps documents and has no feed, talk is a stream of
 // messages with one.
 var (
-	docs = wrappers.Protocol{Name: "docs", Syntax: wrappers.Syntax{Separator: "/", Absolute: true}}
+	docs = wrappers.Protocol{Name: "docs", Syntax: wrappers.Syntax{Separator: "/", Absolute: true, Query: true}}
 	talk = wrappers.Protocol{Name: "talk", Syntax: wrappers.Syntax{Separator: "/"}, Messages: true, Feed: true}
 )
 
@@ -943,5 +943,35 @@ func TestNothingIsWrittenBackOverWhatIsNotYetVisible(t *testing.T) {
 	}
 	if len(back.due) != 0 {
 		t.Errorf("still due: %v", back.due)
+	}
+}
+
+// A query that no bind names does not make another place of an address.
+func TestQueryOfNoMeaning(t *testing.T) {
+	w := newWorld(t, ovens, relayDocs(), virtualTalk())
+	d := newDocServer(t, w.door("docs"), nil)
+	if err := d.client(t.Context(), wrappers.Put, "/oven/3", `{"value":1}`); err != nil {
+		t.Fatal(err)
+	}
+	op := doc(wrappers.Put, "/oven/3?user=ann", `{"value":2}`)
+	in, err := d.link.Begin(t.Context(), op)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.link.Begin(ctx, doc(wrappers.Put, "/oven/3", `{"value":3}`)); err == nil {
+		t.Error("two connections own one place")
+	}
+	d.mu.Lock()
+	d.docs["/oven/3"] = `{"value":2}`
+	d.mu.Unlock()
+	if _, err := in.Commit(t.Context(), op); err != nil {
+		t.Fatal(err)
+	}
+	w.put("oven/4", "value", "4") // a mark behind it
+	w.until("what came behind is written", func() bool { return d.doc("/oven/4") != "" })
+	if got, want := d.written(), []string{`/oven/4 {"value":4}`}; !slices.Equal(got, want) {
+		t.Errorf("written: %q, want %q", got, want)
 	}
 }

@@ -53,7 +53,8 @@ func (b *sightings) flush() error {
 }
 
 func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error {
-	l, p := b.link, place{o.Server, o.Address}
+	l := b.link
+	p := l.at(l.set(), o.Server, o.Address)
 	polled := !at.Feed && !l.back.reading(p)
 	if polled {
 		// An answer that a write may have overtaken says nothing.
@@ -81,7 +82,7 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 			}
 		}
 	}
-	wait, registers, err := b.submit(at, o, &op, effects, polled)
+	wait, registers, err := b.submit(at, p, o, &op, effects, polled)
 	if err != nil {
 		l.event(In, &op, started, nil, err)
 		if wrappers.Kind(err) == wrappers.ErrUnavailable {
@@ -109,7 +110,7 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 }
 
 // submit sequences what an observation means. A nil wait: it was no news.
-func (b *sightings) submit(at wrappers.Position, o *wrappers.Observation, op *wrappers.Operation, effects []mapping.Effect, polled bool) (wait func() (engine.Receipt, error), registers []string, err error) {
+func (b *sightings) submit(at wrappers.Position, p place, o *wrappers.Observation, op *wrappers.Operation, effects []mapping.Effect, polled bool) (wait func() (engine.Receipt, error), registers []string, err error) {
 	l := b.link
 	l.base.turn.Lock()
 	defer l.base.turn.Unlock()
@@ -117,7 +118,7 @@ func (b *sightings) submit(at wrappers.Position, o *wrappers.Observation, op *wr
 	var then []func(engine.Dot) engine.Record
 	var spots []spot
 	for _, e := range effects {
-		s := spot{place{o.Server, o.Address}, e.Register}
+		s := spot{p, e.Register}
 		if polled && !o.Began.IsZero() && l.base.touchedSince(s, o.Began) {
 			l.Count("stale_polls", 1)
 			continue
