@@ -186,22 +186,22 @@ func BenchmarkMany(b *testing.B) {
 	began := time.Now()
 	peak := 0.0
 	var waits []func() (Receipt, error)
-	for i := 0; i < *registers; i++ {
+	for i := 0; i < *registers; {
 		w := benchWrite(i)
-		w.Ops[0].Register = manyName(i)
+		for w.Ops = nil; len(w.Ops) < 100 && i < *registers; i++ {
+			w.Ops = append(w.Ops, Op{Register: manyName(i), Kind: OpPut, Field: "value", Value: lattice.Int(int64(i))})
+		}
 		_, wait, err := e.Submit(b.Context(), w)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if waits = append(waits, wait); len(waits) == 128 {
+		if waits = append(waits, wait); len(waits) == 16 {
 			for _, wait := range waits {
 				if _, err := wait(); err != nil {
 					b.Fatal(err)
 				}
 			}
 			waits = waits[:0]
-		}
-		if i%10000 == 0 {
 			peak = max(peak, residentMB(b))
 		}
 	}

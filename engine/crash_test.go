@@ -21,7 +21,7 @@ import (
 	"github.com/spooksystems/gateway/engine/lattice"
 )
 
-var crashes = flag.Int("crashes", 60, "power cuts that TestPowerCut simulates")
+var crashes = flag.Int("crashes", 30, "power cuts that TestPowerCut simulates")
 
 // witness notes what an engine has told anybody.
 type witness struct {

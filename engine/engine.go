@@ -116,7 +116,7 @@ type Receipt struct {
 
 // A QDelta is the step from one StateBlock to the next.
 type QDelta struct {
-	Cursor   Cursor // of the commit; all deltas of one batch have the same
+	Cursor   Cursor // of the commit, one for all of a batch; zero for all but the last of a snapshot, so that who stops in between begins anew
 	Part, Of int    // place within the batch, from 0
 	Before   StateID
 	After    StateBlock
@@ -198,7 +198,8 @@ type Status struct {
 type State interface {
 	// ReadState gives the committed state. A register that does not exist has Exists false and no error.
 	ReadState(ctx context.Context, register string) (StateBlock, error)
-	// WriteState commits one candidate. It is durable and visible when WriteState returns.
+	// WriteState commits one candidate. It is durable and visible when WriteState returns. A write
+	// that changes nothing at all makes none: its Receipt has the zero Dot and the state as it is.
 	// Op.Base, Tag and Keep are for the process that hosts the engine; a client refuses them.
 	WriteState(ctx context.Context, w Write) (Receipt, error)
 	// List yields existing registers in name order, behind after, at most limit (0: all).
