@@ -112,6 +112,12 @@ func (b *Bind) Outward() bool {
 // going is the register going.
 func (b *Bind) Open() bool { return b.identity }
 
+// Whole tells whether all there is at an address is the bind's, so that nothing of what was there
+// before is kept by a write.
+func (b *Bind) Whole() bool {
+	return b.codec != autoCodec && !b.codec.objects() || b.form == nil && b.identity && (b.decl == nil || !b.decl.closed)
+}
+
 // Events tells whether every change is told, in order, instead of the newest state.
 func (b *Bind) Events() bool { return b.events }
 

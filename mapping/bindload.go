@@ -43,6 +43,10 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 			schema.Attrs = append(schema.Attrs, name)
 		}
 	}
+	if a := b.Body.Attributes["register"]; d != nil && a != nil {
+		l.Error(a.NameRange, `"register" inside of a register block`, "The block around it names the register. Take this out, or move the bind out of the block.")
+		schema.Attrs = append(schema.Attrs, "register")
+	}
 	for _, n := range bindLater {
 		if !slices.Contains(schema.Attrs, n) {
 			schema.Later = append(schema.Later, n)

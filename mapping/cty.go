@@ -14,14 +14,21 @@ import (
 // bytesCty carries bytes through HCL untouched: cty normalises strings.
 var bytesCty = cty.Capsule("bytes", reflect.TypeFor[engine.Value]())
 
-// maxNodes bounds what one expression may make HCL's own evaluation convert.
-const maxNodes = 10_000
+// Limits of what one expression may make HCL's own evaluation work on.
+const (
+	maxNodes = 10_000
+	maxWork  = 1 << 26 // bytes, times the values that a loop may repeat them for
+	maxText  = 1 << 22 // bytes that one function may make
+)
+
+// A budget is what is left of maxNodes, and the bytes that were converted.
+type budget struct{ nodes, bytes int }
 
 // toCty converts a value for HCL's own evaluation. An absent value has no counterpart; callers
 // leave it out.
-func toCty(v engine.Value, budget *int) (cty.Value, error) {
-	if *budget--; *budget < 0 {
-		return cty.NilVal, refuse("more than %d values are too many for an expression", maxNodes)
+func toCty(v engine.Value, left *budget) (cty.Value, error) {
+	if left.nodes--; left.nodes < 0 {
+		return cty.NilVal, refuse("these are too many values for an expression")
 	}
 	switch v.Kind() {
 	case lattice.BoolKind:
@@ -32,13 +39,14 @@ func toCty(v engine.Value, budget *int) (cty.Value, error) {
 	case lattice.DecimalKind:
 		return cty.ParseNumberVal(v.Number())
 	case lattice.StringKind:
+		left.bytes += v.Len()
 		return cty.StringVal(v.Text()), nil
 	case lattice.BytesKind:
 		return cty.CapsuleVal(bytesCty, &v), nil
 	case lattice.ListKind, lattice.SetKind:
 		items := make([]cty.Value, v.Len())
 		for i, item := range v.Items() {
-			c, err := toCty(item, budget)
+			c, err := toCty(item, left)
 			if err != nil {
 				return cty.NilVal, err
 			}
@@ -48,7 +56,7 @@ func toCty(v engine.Value, budget *int) (cty.Value, error) {
 	case lattice.ObjectKind:
 		members := make(map[string]cty.Value, v.Len())
 		for _, m := range v.Members() {
-			c, err := toCty(m.Value, budget)
+			c, err := toCty(m.Value, left)
 			if err != nil {
 				return cty.NilVal, err
 			}

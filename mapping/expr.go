@@ -556,10 +556,10 @@ func (sc *scope) compileCall(e *hclsyntax.FunctionCallExpr) eval {
 
 // callCty calls one of HCL's functions with values of ours, converting arguments as HCL does.
 func callCty(f function.Function, args []engine.Value) (engine.Value, error) {
-	budget := maxNodes
+	left := budget{nodes: maxNodes}
 	in := make([]cty.Value, len(args))
 	for i, a := range args {
-		c, err := toCty(a, &budget)
+		c, err := toCty(a, &left)
 		if err != nil {
 			return absent, err
 		}
@@ -599,13 +599,18 @@ func (sc *scope) fallback(expr hclsyntax.Expression) eval {
 			needs = append(needs, ev)
 		}
 	}
+	loops := loopDepth(expr)
 	return func(m *message) (engine.Value, error) {
 		for _, need := range needs {
 			if v, err := need(m); err != nil || v.IsAbsent() {
 				return absent, err
 			}
 		}
-		budget := maxNodes
+		left := budget{nodes: maxNodes}
+		for range loops - 1 {
+			left.nodes /= 10 // what nested loops do grows by powers
+		}
+		nodes := left.nodes
 		vars := make(map[string]cty.Value, len(names))
 		for name, ev := range names {
 			v, err := ev(m)
@@ -615,9 +620,12 @@ func (sc *scope) fallback(expr hclsyntax.Expression) eval {
 			if v.IsAbsent() {
 				v = lattice.Null()
 			}
-			if vars[name], err = toCty(v, &budget); err != nil {
+			if vars[name], err = toCty(v, &left); err != nil {
 				return absent, err
 			}
+		}
+		if loops > 0 && (nodes-left.nodes)*left.bytes > maxWork {
+			return absent, refuse("these are too large texts for a loop")
 		}
 		out, diags := expr.Value(&hcl.EvalContext{Variables: vars, Functions: evalFunctions})
 		if diags.HasErrors() {
@@ -626,6 +634,32 @@ func (sc *scope) fallback(expr hclsyntax.Expression) eval {
 		}
 		return fromCty(out)
 	}
+}
+
+// loopDepth tells how deep loops nest.
+func loopDepth(expr hclsyntax.Expression) int {
+	w := &loopWalker{}
+	hclsyntax.Walk(expr, w)
+	return w.deepest
+}
+
+type loopWalker struct{ depth, deepest int }
+
+func (w *loopWalker) Enter(n hclsyntax.Node) hcl.Diagnostics {
+	switch n.(type) {
+	case *hclsyntax.ForExpr, *hclsyntax.SplatExpr:
+		w.depth++
+		w.deepest = max(w.deepest, w.depth)
+	}
+	return nil
+}
+
+func (w *loopWalker) Exit(n hclsyntax.Node) hcl.Diagnostics {
+	switch n.(type) {
+	case *hclsyntax.ForExpr, *hclsyntax.SplatExpr:
+		w.depth--
+	}
+	return nil
 }
 
 // hasGuard tells whether an expression deals with what is missing by itself.

@@ -21,10 +21,10 @@ var functions = map[string]function.Function{
 	"abs": stdlib.AbsoluteFunc, "ceil": stdlib.CeilFunc, "chomp": stdlib.ChompFunc, "coalescelist": stdlib.CoalesceListFunc,
 	"compact": stdlib.CompactFunc, "concat": stdlib.ConcatFunc, "contains": stdlib.ContainsFunc, "distinct": stdlib.DistinctFunc,
 	"element": stdlib.ElementFunc, "flatten": stdlib.FlattenFunc, "floor": stdlib.FloorFunc, "format": stdlib.FormatFunc,
-	"formatdate": stdlib.FormatDateFunc, "int": stdlib.IntFunc, "join": stdlib.JoinFunc, "jsondecode": stdlib.JSONDecodeFunc,
+	"formatdate": stdlib.FormatDateFunc, "int": stdlib.IntFunc, "join": joinFunc, "jsondecode": stdlib.JSONDecodeFunc,
 	"jsonencode": stdlib.JSONEncodeFunc, "keys": stdlib.KeysFunc, "length": lengthFunc, "lookup": stdlib.LookupFunc,
 	"lower": stdlib.LowerFunc, "max": stdlib.MaxFunc, "merge": stdlib.MergeFunc, "min": stdlib.MinFunc, "parseint": stdlib.ParseIntFunc,
-	"regex": stdlib.RegexFunc, "regexall": stdlib.RegexAllFunc, "replace": stdlib.ReplaceFunc, "reverse": stdlib.ReverseListFunc,
+	"regex": stdlib.RegexFunc, "regexall": stdlib.RegexAllFunc, "replace": replaceFunc, "reverse": stdlib.ReverseListFunc,
 	"signum": stdlib.SignumFunc, "slice": stdlib.SliceFunc, "sort": stdlib.SortFunc, "strlen": stdlib.StrlenFunc,
 	"strrev": stdlib.ReverseFunc, "substr": stdlib.SubstrFunc, "timeadd": stdlib.TimeAddFunc, "title": stdlib.TitleFunc,
 	"tobool": stdlib.MakeToFunc(cty.Bool), "tonumber": stdlib.MakeToFunc(cty.Number), "tostring": stdlib.MakeToFunc(cty.String),
@@ -44,6 +44,34 @@ var lengthFunc = function.New(&function.Spec{
 			return stdlib.Strlen(args[0])
 		}
 		return stdlib.Length(args[0])
+	},
+})
+
+// replaceFunc and joinFunc bound what they make: both could be given texts that multiply.
+var replaceFunc = function.New(&function.Spec{
+	Params: []function.Parameter{{Name: "str", Type: cty.String}, {Name: "substr", Type: cty.String}, {Name: "replace", Type: cty.String}},
+	Type:   function.StaticReturnType(cty.String),
+	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+		if strings.Count(args[0].AsString(), args[1].AsString())*len(args[2].AsString()) > maxText {
+			return cty.NilVal, fmt.Errorf("the result is too large")
+		}
+		return stdlib.Replace(args[0], args[1], args[2])
+	},
+})
+
+var joinFunc = function.New(&function.Spec{
+	Params:   []function.Parameter{{Name: "separator", Type: cty.String}},
+	VarParam: &function.Parameter{Name: "lists", Type: cty.List(cty.String)},
+	Type:     function.StaticReturnType(cty.String),
+	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+		items := 0
+		for _, list := range args[1:] {
+			items += list.LengthInt()
+		}
+		if items*len(args[0].AsString()) > maxText {
+			return cty.NilVal, fmt.Errorf("the result is too large")
+		}
+		return stdlib.Join(args[0], args[1:]...)
 	},
 })
 
@@ -107,8 +135,7 @@ func twoWayFunc(name string) function.Function {
 			if err != nil {
 				return cty.NilVal, err
 			}
-			budget := maxNodes
-			return toCty(v, &budget)
+			return toCty(v, &budget{nodes: maxNodes})
 		},
 	})
 }

@@ -106,6 +106,10 @@ func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
 					sc.log.Error(hcl.RangeBetween(c.NameRange, c.CloseParenRange), c.Name+"() can't be read", sentence(err))
 				})
 			}
+		case c.Name == "format" && len(c.Args) > 0 && len(c.Args[0].Variables()) > 0:
+			bad(func() {
+				sc.log.Error(c.Args[0].Range(), "format() takes a constant format", "A peer's text could ask for any width.")
+			})
 		case c.Name == "can" && len(c.Args) != 1:
 			bad(func() {
 				sc.log.Error(c.NameRange, "can() takes one argument", "can(payload.x) is true when payload.x is there.")

@@ -243,3 +243,42 @@ func BenchmarkPlaces(b *testing.B) {
 		}
 	}
 }
+
+// Loops and functions over what a peer sends are bounded.
+func TestBoundedExpressions(t *testing.T) {
+	s := load(t, `bind "http" "/x" {
+  register  = "x"
+  direction = "in"
+  in = {
+    one  = [for v in payload.list : v]
+    two  = [for v in payload.square : [for w in payload.square : v]]
+    long = [for v in payload.many : "${payload.text}${v}"]
+    join = join(payload.sep, payload.many)
+    swap = replace(payload.text, "a", payload.text)
+    all  = payload.rows[*].x
+  }
+}
+`)
+	list := func(n int) string { return "[" + strings.TrimSuffix(strings.Repeat("1,", n), ",") + "]" }
+	text := strings.Repeat("a", 100_000)
+	for _, c := range []struct{ payload, want string }{
+		{`{"list":` + list(9000) + `}`, ""},
+		{`{"list":` + list(20000) + `}`, "too many values"},
+		{`{"square":` + list(300) + `}`, ""},
+		{`{"square":` + list(2000) + `}`, "too many values"},
+		{`{"many":` + list(5000) + `,"text":"` + text + `"}`, "too large"},
+		{`{"many":` + list(5000) + `,"sep":"` + text + `"}`, "too large"},
+		{`{"text":"` + text + `"}`, "too large"},
+		{`{"rows":[{"x":1},{"x":2}]}`, ""},
+		{`{"rows":[{"x":1},{"y":2}]}`, "attribute"},
+	} {
+		op := &wrappers.Operation{Verb: wrappers.Put, Address: "/x", Payload: wrappers.Payload{Raw: []byte(c.payload)}}
+		_, err := s.In("web", op, Env{})
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%.40s: %.200v", c.payload, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%.40s: got %.200v, want %q in it", c.payload, err, c.want)
+		}
+	}
+}
