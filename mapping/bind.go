@@ -115,7 +115,13 @@ func (b *Bind) Open() bool { return b.identity }
 // Whole tells whether all there is at an address is the bind's, so that nothing of what was there
 // before is kept by a write.
 func (b *Bind) Whole() bool {
-	return b.codec != autoCodec && !b.codec.objects() || b.form == nil && b.identity && (b.decl == nil || !b.decl.closed)
+	switch {
+	case b.form != nil || !b.codec.objects():
+		return true
+	case b.identity:
+		return b.decl == nil || !b.decl.closed
+	}
+	return len(b.mapped) == 1 && len(b.mapped[0].path) == 0 || len(b.outs) == 1 && b.outs[0].name == ""
 }
 
 // Events tells whether every change is told, in order, instead of the newest state.

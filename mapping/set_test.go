@@ -244,6 +244,38 @@ func BenchmarkPlaces(b *testing.B) {
 	}
 }
 
+func TestWhole(t *testing.T) {
+	s := load(t, `register "r/{x}" {
+  fields = { a = number, b = any }
+  bind "http" "/members/{x}" {}
+  bind "http" "/one/{x}" {
+    map = { a = payload.a }
+  }
+  bind "http" "/all/{x}" {
+    map = { b = payload }
+  }
+  bind "http" "/text/{x}" {
+    codec = text("{a}!")
+  }
+  bind "http" "/number/{x}" {
+    codec = number
+    map   = { a = payload }
+  }
+}
+bind "http" "/open/{x}" {
+  register = "open/{x}"
+}
+`)
+	var got []string
+	for _, b := range s.Binds() {
+		got = append(got, fmt.Sprintf("%s %v", b.Address(), b.Whole()))
+	}
+	want := "/members/{x} false, /one/{x} false, /all/{x} true, /text/{x} true, /number/{x} true, /open/{x} true"
+	if got := strings.Join(got, ", "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 // Loops and functions over what a peer sends are bounded.
 func TestBoundedExpressions(t *testing.T) {
 	s := load(t, `bind "http" "/x" {
