@@ -85,7 +85,7 @@ func (e *Engine) Submit(ctx context.Context, w Write) (Dot, func() (Receipt, err
 	c, behind, err := e.sequence(&w)
 	if err != nil {
 		// Why it was refused may not be on disk yet, and nobody may see it before.
-		if err2 := e.settle(behind); err2 != nil {
+		if err2 := e.settleHere(behind); err2 != nil {
 			err = err2
 		}
 		return Dot{}, nil, err
@@ -109,6 +109,7 @@ func (e *Engine) finish(c *commit, behind uint64) (Receipt, error) {
 	if err := e.synced(c.batch); err != nil {
 		return Receipt{}, err
 	}
+	c.batch = store.Batch{} // the feed keeps the commit for a while, and not what is on disk
 	e.feed.publish(c.ordinal)
 	r := Receipt{Dot: c.dot, Cursor: Cursor{e.log, c.ordinal}, Time: c.at, States: c.states}
 	for i := range c.deltas {
@@ -138,6 +139,14 @@ func (e *Engine) settle(ordinal uint64) error {
 		return err
 	}
 	defer e.leave()
+	return e.settleHere(ordinal)
+}
+
+// settleHere is settle for whoever has entered already: entering twice would wait for a Close that waits for the first.
+func (e *Engine) settleHere(ordinal uint64) error {
+	if e.feed.published.Load() >= ordinal {
+		return nil
+	}
 	if err := e.store.Sync(); err != nil {
 		return e.fail(fmt.Errorf("sync of the log: %w", err))
 	}
