@@ -32,6 +32,7 @@ type conn struct {
 	session   *session
 	window    int // QoS 1 and 2 messages the client takes at once
 	maxPacket int // bytes the client takes, 0: any
+	terse     bool // no reason strings
 	keepAlive time.Duration
 	aliases   map[uint16]string
 	resumed   bool // the session was there before
@@ -345,7 +346,7 @@ func (c *conn) shutLocked(code byte, why error) {
 	c.closing = true
 	if code != 0 && c.v5 {
 		reason := ""
-		if why != nil {
+		if why != nil && (c.maxPacket == 0 || c.maxPacket >= 256) {
 			reason = why.Error()
 			if pe := asProtocolError(why); pe != nil {
 				reason = pe.text

@@ -139,6 +139,8 @@ func (c *conn) attach(req *connect) error {
 	if c.v5 {
 		c.window = min(c.window, int(number(req.props, propReceiveMaximum, 65535)))
 		c.maxPacket = int(number(req.props, propMaximumPacket, 0))
+		// Reason strings only for who wants them and has room (MQTT 5.0, section 3.1.2.11.7).
+		c.terse = number(req.props, propRequestProblem, 1) == 0 || c.maxPacket > 0 && c.maxPacket < 256
 	}
 	c.keepAlive = time.Duration(req.keepAlive) * time.Second
 	serverKeepAlive := false
@@ -180,7 +182,7 @@ func (c *conn) attach(req *connect) error {
 	} else {
 		present = true
 	}
-	a := connack{present: present}
+	a := connack{present: present && c.level != level31} // 3.1 has no such flag
 	if c.v5 {
 		a.props = c.connackProperties(assigned, id, wanted, expiry, serverKeepAlive)
 	}

@@ -214,7 +214,10 @@ func (c *conn) settle(s *slot) {
 		}
 		code, reason := byte(0), ""
 		if o.err != nil {
-			code, reason = publishCode(o.err), wrappers.Reason(o.err)
+			code = publishCode(o.err)
+			if !c.terse {
+				reason = wrappers.Reason(o.err)
+			}
 		}
 		c.answers = appendAck(c.answers, kind, c.v5, o.id, code, reason)
 	}

@@ -576,6 +576,22 @@ func TestBreaches(t *testing.T) {
 	}
 }
 
+// TestReasons: who is refused is told why, unless it asked not to be.
+func TestReasons(t *testing.T) {
+	rig := startVirtual(t, newLink(), nil)
+	for props, want := range map[string]string{"": "no bind maps other/x", string([]byte{propRequestProblem, 0}): "", string(u32(propMaximumPacket, 100)): ""} {
+		p := in(t, rig.Addr, connect{clean: true, props: []byte(props)})
+		p.publish(msg("other/x", "1", 1))
+		a, err := parseAck(p.need(typePuback).body, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := property(a.props, propReason); a.code != codeBadTopic || string(got) != want {
+			t.Errorf("with %x: got 0x%02x %q, want %q", props, a.code, got, want)
+		}
+	}
+}
+
 // TestLateSilent: a client that says nothing is let go, before CONNECT and after.
 func TestLateSilent(t *testing.T) {
 	link := newLink()
