@@ -421,6 +421,15 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 			return wrappers.Change{}, false, nil
 		}
 		c.Payload = pay
+		if !p.Bind.Whole() {
+			c.Onto = func(doc wrappers.Payload) (wrappers.Payload, error) {
+				pay, send, err := p.Bind.Out(p, st, &doc, l.env(ctx))
+				if err == nil && !send {
+					return doc, nil
+				}
+				return pay, err
+			}
+		}
 	}
 	if l.info.Protocol.Feed && p.Bind.Inward() {
 		// The feed may show it before the server's answer comes, or after a crash.

@@ -208,11 +208,14 @@ type Change struct {
 	// write to an address and after a write whose outcome is unknown. A server that can't be
 	// asked: settle as Parked.
 	ReadBack bool
-	Echo     bool // Notify: caused by an operation at this very address of this very wrapper
-	Tag      uint64
-	Key      string  // idempotence key, for binds with events
-	Options  Options // the bind's protocol attributes: retain, qos, methods
-	Ticket   uint64  // of the link: hand the Change back to Settle as it came
+	// Onto, WriteBack only, lays the change over the document that the server has now, keeping in it
+	// what no bind maps. Nil: the bind maps all there is, and Payload stands for the whole.
+	Onto    func(doc Payload) (Payload, error)
+	Echo    bool // Notify: caused by an operation at this very address of this very wrapper
+	Tag     uint64
+	Key     string  // idempotence key, for binds with events
+	Options Options // the bind's protocol attributes: retain, qos, methods
+	Ticket  uint64  // of the link: hand the Change back to Settle as it came
 }
 
 // An Outcome is one of the ends a write-back can come to.
@@ -279,10 +282,6 @@ type Pattern struct {
 	Suffix   string // what follows the path in protocols that have more (a query); as written
 	In, Out  bool
 	Options  Options
-	// Members are the top-level members of a document that the bind maps, "*" for all of them. A
-	// wrapper that writes into stored documents clears only these. Nil: unknown, so nothing is cleared
-	// that a Change doesn't mention.
-	Members []string
 }
 
 // A Segment is what stands between two separators of a template.
