@@ -178,7 +178,7 @@ func (s *server) ask(ctx context.Context, address, tag string) (*wrappers.Observ
 			return nil, fmt.Errorf("GET %s: content coding %q can't be undone", address, a.header.Get("Content-Encoding"))
 		}
 		o.Payload = wrappers.Payload{Raw: body, Type: a.header.Get("Content-Type"), Meta: metaOf(a.header)}
-		s.docs.keep(address, string(o.Version), body)
+		s.docs.keep(address, string(o.Version), o.Payload)
 		return o, nil
 	case http.StatusNoContent:
 		return o, nil

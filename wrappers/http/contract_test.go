@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -329,6 +330,22 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		} else {
 			w.WriteHeader(http.StatusCreated)
 		}
+	case "PATCH":
+		var dst, patch map[string]json.RawMessage
+		_ = json.Unmarshal(d.body, &dst)
+		if err := json.Unmarshal(body, &patch); err != nil || !there {
+			http.Error(w, "no patch", http.StatusBadRequest)
+			return
+		}
+		for k, v := range patch {
+			if dst[k] = v; string(v) == "null" {
+				delete(dst, k)
+			}
+		}
+		body, _ = json.Marshal(dst)
+		b.set(path, body, d.kind)
+		w.Header().Set("ETag", b.docs[path].tag)
+		w.WriteHeader(http.StatusNoContent)
 	case "DELETE":
 		if !there {
 			http.Error(w, "no such document", http.StatusNotFound)

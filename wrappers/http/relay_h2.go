@@ -38,8 +38,6 @@ func (f *front) h2() http.Handler {
 			r.Out.Host = r.In.Host
 		},
 		ModifyResponse: func(resp *http.Response) error {
-			resp.Header["Date"] = resp.Header["Date"]                 // nil: none is added
-			resp.Header["Content-Type"] = resp.Header["Content-Type"] // nor a guess
 			w, _ := resp.Request.Context().Value(writeKey{}).(*write)
 			if w == nil {
 				return nil
@@ -70,6 +68,7 @@ type notRecorded struct{ err error }
 func (n *notRecorded) Error() string { return n.err.Error() }
 
 func (f *front) serveH2(rw http.ResponseWriter, r *http.Request, proxy http.Handler) {
+	rw.Header()["Date"], rw.Header()["Content-Type"] = nil, nil // the server's, or none and no guess
 	verb := methodVerbs[r.Method]
 	path := r.URL.EscapedPath()
 	if r.URL.RawQuery != "" {

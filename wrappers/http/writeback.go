@@ -96,60 +96,98 @@ func (s *server) bring(ctx context.Context, link wrappers.Link, c wrappers.Chang
 	if c.Key != "" {
 		h.Set("Idempotency-Key", `"`+c.Key+`"`)
 	}
-	members := membersAt(ps, c.Server, c.Address)
 	switch method := writeMethod(methodsAt(ps, c.Server, c.Address)); method {
 	case http.MethodPost:
 		return s.send(ctx, c, method, c.Payload.Raw, h)
 	case http.MethodPatch:
-		h.Set("Content-Type", "application/merge-patch+json")
-		if strong(c.Previous) && !s.docs.conflicted(c.Address) {
-			h.Set("If-Match", string(c.Previous))
-		}
-		return s.send(ctx, c, method, withNulls(c.Payload.Raw, members), h)
+		return s.patch(ctx, c, h)
 	default:
-		return s.put(ctx, c, members, h)
+		return s.put(ctx, c, h)
 	}
 }
 
-// put replaces a document, keeping the members that the bind doesn't map.
-func (s *server) put(ctx context.Context, c wrappers.Change, members []string, h http.Header) wrappers.Effect {
-	body, tag := c.Payload.Raw, string(c.Previous)
+// current gives the document that a change is to be laid over, and its tag. Where the tag last seen
+// belongs to a document we remember, the server need not be asked: If-Match will tell. ok is
+// false where e says why not.
+func (s *server) current(ctx context.Context, c wrappers.Change) (doc wrappers.Payload, tag wrappers.Version, e wrappers.Effect, ok bool) {
 	conflict := s.docs.conflicted(c.Address)
-	if part := !slices.Contains(members, "*") && isObject(body); part || conflict {
-		doc, known := s.docs.get(c.Address, tag)
-		switch {
-		case c.Create && !conflict:
-		case known && strong(c.Previous) && !conflict:
-			if part {
-				body = merged(doc, body, members)
+	if c.Create && !conflict {
+		return doc, "", e, true
+	}
+	if doc, known := s.docs.get(c.Address, string(c.Previous)); known && strong(c.Previous) && !conflict {
+		return doc, c.Previous, e, true
+	}
+	o, err := s.ask(ctx, c.Address, "")
+	if err != nil {
+		return doc, "", failed(err), false
+	}
+	if c.Previous != "" && o.Version != "" && o.Version != c.Previous && !conflict {
+		return doc, "", s.met(c, "the document is at "+string(o.Version)+", it was at "+string(c.Previous)), false
+	}
+	return o.Payload, o.Version, e, true
+}
+
+// put replaces a document, keeping in it what no bind maps.
+func (s *server) put(ctx context.Context, c wrappers.Change, h http.Header) wrappers.Effect {
+	pay, tag := c.Payload, c.Previous
+	conflict := s.docs.conflicted(c.Address)
+	if c.Onto != nil || conflict {
+		doc, at, e, ok := s.current(ctx, c)
+		if !ok {
+			return e
+		}
+		tag = at
+		if c.Onto != nil && len(doc.Raw) > 0 {
+			var err error
+			if pay, err = c.Onto(doc); err != nil {
+				return wrappers.Effect{Outcome: wrappers.Parked, Err: err}
 			}
-		default:
-			o, err := s.ask(ctx, c.Address, "")
-			if err != nil {
-				return failed(err)
-			}
-			if tag != "" && o.Version != "" && string(o.Version) != tag && !conflict {
-				return s.met(c, "the document is at "+string(o.Version)+", it was at "+tag)
-			}
-			tag = string(o.Version)
-			if part && o.Verb == wrappers.Put {
-				body = merged(o.Payload.Raw, body, members)
-				if bytes.Equal(body, o.Payload.Raw) {
-					s.docs.conflict(c.Address, false)
-					return wrappers.Effect{Outcome: wrappers.Done, Version: o.Version} // it has it already
-				}
+			if sameJSON(pay.Raw, doc.Raw) { // it has it already
+				s.docs.conflict(c.Address, false)
+				return wrappers.Effect{Outcome: wrappers.Done, Version: tag}
 			}
 		}
 	}
 	switch {
-	case strong(wrappers.Version(tag)):
-		h.Set("If-Match", tag)
+	case strong(tag):
+		h.Set("If-Match", string(tag))
 	case c.Create && !conflict:
 		h.Set("If-None-Match", "*")
 	}
-	e := s.send(ctx, c, http.MethodPut, body, h)
+	e := s.send(ctx, c, http.MethodPut, pay.Raw, h)
 	if e.Outcome == wrappers.Done {
-		s.docs.keep(c.Address, string(e.Version), body)
+		pay.Type = h.Get("Content-Type")
+		s.docs.keep(c.Address, string(e.Version), pay)
+		s.docs.conflict(c.Address, false)
+	}
+	return e
+}
+
+// patch sends what has changed of a document as a merge patch (RFC 7396).
+func (s *server) patch(ctx context.Context, c wrappers.Change, h http.Header) wrappers.Effect {
+	doc, tag, e, ok := s.current(ctx, c)
+	if !ok {
+		return e
+	}
+	pay := c.Payload
+	if c.Onto != nil && len(doc.Raw) > 0 {
+		var err error
+		if pay, err = c.Onto(doc); err != nil {
+			return wrappers.Effect{Outcome: wrappers.Parked, Err: err}
+		}
+	}
+	body := mergePatch(doc.Raw, pay.Raw)
+	if string(body) == "{}" && !c.Create {
+		s.docs.conflict(c.Address, false)
+		return wrappers.Effect{Outcome: wrappers.Done, Version: tag}
+	}
+	h.Set("Content-Type", "application/merge-patch+json")
+	if strong(tag) {
+		h.Set("If-Match", string(tag))
+	}
+	e = s.send(ctx, c, http.MethodPatch, body, h)
+	if e.Outcome == wrappers.Done {
+		s.docs.forget(c.Address) // what the server made of it is its own
 		s.docs.conflict(c.Address, false)
 	}
 	return e
@@ -223,16 +261,6 @@ func writeMethod(named []string) string {
 	return http.MethodPut
 }
 
-// membersAt gives the members that binds map at an address.
-func membersAt(ps []wrappers.Pattern, server, address string) (out []string) {
-	for i := range ps {
-		if ps[i].Out && fits(&ps[i], server, address) {
-			out = append(out, ps[i].Members...)
-		}
-	}
-	return out
-}
-
 func object(raw []byte) map[string]json.RawMessage {
 	var m map[string]json.RawMessage
 	if json.Unmarshal(raw, &m) != nil {
@@ -241,50 +269,34 @@ func object(raw []byte) map[string]json.RawMessage {
 	return m
 }
 
-func isObject(raw []byte) bool { return object(raw) != nil }
-
-// merged lays the members of part over doc and takes away what the bind maps and part lacks. What
-// are not two objects is replaced; where nothing changes, doc comes back as it is.
-func merged(doc, part []byte, members []string) []byte {
-	d, p := object(doc), object(part)
-	if d == nil || p == nil {
-		return part
+// mergePatch gives the patch that makes one document of another; where either is no object,
+// that is the document itself.
+func mergePatch(from, to []byte) []byte {
+	f, t := object(from), object(to)
+	if t == nil {
+		return to
 	}
-	same := true
-	for k, v := range p {
-		same = same && d[k] != nil && sameJSON(d[k], v)
-		d[k] = v
-	}
-	for _, k := range members {
-		if _, there := d[k]; there && p[k] == nil {
-			same = false
-			delete(d, k)
+	patch := map[string]json.RawMessage{}
+	for k, v := range t {
+		old, there := f[k]
+		switch {
+		case !there:
+			patch[k] = v
+		case sameJSON(old, v):
+		case object(old) != nil && object(v) != nil:
+			patch[k] = mergePatch(old, v)
+		default:
+			patch[k] = v
 		}
 	}
-	if same {
-		return doc
-	}
-	out, err := json.Marshal(d)
-	if err != nil {
-		return part
-	}
-	return out
-}
-
-// withNulls makes a merge patch of a document: what the bind maps and it lacks becomes null.
-func withNulls(doc []byte, members []string) []byte {
-	d := object(doc)
-	if d == nil {
-		return doc
-	}
-	for _, k := range members {
-		if _, there := d[k]; !there && k != "*" {
-			d[k] = json.RawMessage("null")
+	for k := range f {
+		if _, stays := t[k]; !stays {
+			patch[k] = json.RawMessage("null")
 		}
 	}
-	out, err := json.Marshal(d)
+	out, err := json.Marshal(patch)
 	if err != nil {
-		return doc
+		return to
 	}
 	return out
 }
@@ -307,47 +319,48 @@ type documents struct {
 }
 
 type document struct {
-	tag  string
-	body []byte
+	tag string
+	pay wrappers.Payload
 }
 
 // Bounds of what is remembered.
 const (
 	documentMost  = 64 << 10
 	documentsMost = 8 << 20
+	documentCost  = 100 // beside address and body
 )
 
-func (d *documents) get(address, tag string) ([]byte, bool) {
+func (d *documents) get(address, tag string) (wrappers.Payload, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	doc, ok := d.docs[address]
-	return doc.body, ok && tag != "" && doc.tag == tag
+	return doc.pay, ok && tag != "" && doc.tag == tag
 }
 
-func (d *documents) keep(address, tag string, body []byte) {
+func (d *documents) keep(address, tag string, pay wrappers.Payload) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.drop(address)
-	if tag == "" || len(body) > documentMost {
+	if tag == "" || len(pay.Raw) > documentMost {
 		return
 	}
 	if d.docs == nil {
 		d.docs = map[string]document{}
 	}
-	size := len(address) + len(body) + 100
+	size := len(address) + len(pay.Raw) + documentCost
 	for k := range d.docs { // any will do
 		if d.bytes+size <= documentsMost {
 			break
 		}
 		d.drop(k)
 	}
-	d.docs[strings.Clone(address)] = document{tag, bytes.Clone(body)}
+	d.docs[strings.Clone(address)] = document{tag, wrappers.Payload{Raw: bytes.Clone(pay.Raw), Type: pay.Type}}
 	d.bytes += size
 }
 
 func (d *documents) drop(address string) {
 	if doc, ok := d.docs[address]; ok {
-		d.bytes -= len(address) + len(doc.body) + 100
+		d.bytes -= len(address) + len(doc.pay.Raw) + documentCost
 		delete(d.docs, address)
 	}
 }

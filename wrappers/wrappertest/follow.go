@@ -13,6 +13,14 @@ import (
 	"github.com/spooksystems/gateway/wrappers"
 )
 
+// LayOnto makes WriteBack's changes keep what f keeps of the document that a server has
+// (Change.Onto).
+func (l *Link) LayOnto(f func(doc, pay wrappers.Payload) (wrappers.Payload, error)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.onto = f
+}
+
 // ReadBackFirst makes WriteBack ask the server for what it has before the first write to an
 // address, as the gateway does where no feed runs.
 func (l *Link) ReadBackFirst() {
@@ -177,6 +185,9 @@ func (l *Link) nextDue() (*wrappers.Change, time.Duration) {
 	if p := l.pattern(at.server, at.address); p != nil {
 		ch.Options = p.Options
 	}
+	if onto, pay := l.onto, ch.Payload; onto != nil && !ch.Gone {
+		ch.Onto = func(doc wrappers.Payload) (wrappers.Payload, error) { return onto(doc, pay) }
+	}
 	return ch, 0
 }
 
@@ -206,6 +217,9 @@ func (l *Link) Settle(ctx context.Context, c wrappers.Change, e wrappers.Effect)
 		return nil
 	}
 	l.settled = append(l.settled, Settled{c, e})
+	if e.Outcome == wrappers.Retry && errors.Is(e.Err, wrappers.ErrConflict) && l.asksFirst {
+		cl.ask = true
+	}
 	switch e.Outcome {
 	case wrappers.Done:
 		raw := c.Payload.Raw

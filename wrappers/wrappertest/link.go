@@ -45,6 +45,7 @@ type Link struct {
 	due        uint64
 	listed     map[place]bool // shown by the listing in progress
 	asksFirst  bool
+	onto       func(doc, pay wrappers.Payload) (wrappers.Payload, error)
 }
 
 type place struct{ server, address string }
