@@ -55,19 +55,24 @@ func BenchmarkCommit(b *testing.B) {
 			}
 			shape := batchShape(b)
 			before := e.store.Usage().Fsyncs
-			var engine, alone time.Duration
+			var engine, alone, engineCPU, aloneCPU time.Duration
 			for from := 0; from < b.N; {
 				to := min(b.N, from+64*writers)
+				cpu := cpuTime()
 				engine += spread(b, writers, from, to, func(i int) error {
 					_, err := e.WriteState(context.Background(), benchWrite(i))
 					return err
 				})
+				engineCPU, cpu = engineCPU+cpuTime()-cpu, cpuTime()
 				alone += spread(b, writers, from, to, func(i int) error { return rawWrite(raw, shape, i) })
+				aloneCPU += cpuTime() - cpu
 				from = to
 			}
 			b.ReportMetric(float64(engine.Nanoseconds())/float64(b.N), "ns/op")
 			b.ReportMetric(float64(alone.Nanoseconds())/float64(b.N), "raw-ns/op")
 			b.ReportMetric(float64(alone)/float64(engine), "of-raw")
+			b.ReportMetric(float64(engineCPU.Nanoseconds())/float64(b.N), "cpu-ns/op")
+			b.ReportMetric(float64(aloneCPU.Nanoseconds())/float64(b.N), "raw-cpu-ns/op")
 			b.ReportMetric(float64(e.store.Usage().Fsyncs-before)/float64(b.N), "fsyncs/op")
 		})
 	}
