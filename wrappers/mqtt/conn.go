@@ -30,8 +30,8 @@ type conn struct {
 	who       wrappers.Who
 	canWrite  bool
 	session   *session
-	window    int // QoS 1 and 2 messages the client takes at once
-	maxPacket int // bytes the client takes, 0: any
+	window    int  // QoS 1 and 2 messages the client takes at once
+	maxPacket int  // bytes the client takes, 0: any
 	terse     bool // no reason strings
 	keepAlive time.Duration
 	aliases   map[uint16]string

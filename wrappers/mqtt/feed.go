@@ -53,8 +53,8 @@ type feed struct {
 
 // A listing is the broker's retained messages coming in after SUBSCRIBE.
 type listing struct {
-	on       bool
-	retained int // that came
+	on     bool
+	topics map[uint64]struct{} // that came, by digest
 }
 
 // Packet identifiers up to here are for publishes, those above for subscriptions.
@@ -272,15 +272,28 @@ func (s *clientSide) loadSeen(ctx context.Context) map[uint16]uint64 {
 	return known
 }
 
+// ofListing tells whether a message with RETAIN is one of the listing in progress: the first of its
+// topic. The flag alone does not tell, for news keep it too (retain as published).
+func (f *feed) ofListing(topic []byte) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.list.on {
+		return false
+	}
+	sum := f.side.wire.sum(topic, nil)
+	if _, seen := f.list.topics[sum]; seen {
+		return false
+	}
+	f.list.topics[sum] = struct{}{}
+	return true
+}
+
 // take adds a message to the batch.
 func (f *feed) take(ctx context.Context, p *publish) error {
 	s := f.side
-	f.mu.Lock()
-	listing := f.list.on && p.retain
-	if listing {
-		f.list.retained++
-	}
-	f.mu.Unlock()
+	marked := f.marks && userProperty(p.props, markProperty, s.cfg.Endpoint)
+	n := s.wire.match(p.topic, p.payload, marked, f.marks)
+	listing := n == nil && p.retain && f.ofListing(p.topic)
 	if listing != f.listing {
 		if err := f.flush(ctx); err != nil {
 			return err
@@ -294,12 +307,8 @@ func (f *feed) take(ctx context.Context, p *publish) error {
 		f.acks = appendAck(f.acks, typePubrec, f.c.v5, p.id, 0, "")
 	}
 	f.bytes += len(p.payload) + len(p.topic) + 128
-	marked := f.marks && userProperty(p.props, markProperty, s.cfg.Endpoint)
-	var n *noted
-	if !listing {
-		if n = s.wire.match(p.topic, p.payload, marked, f.marks); n != nil {
-			f.waiting = append(f.waiting, n)
-		}
+	if n != nil {
+		f.waiting = append(f.waiting, n)
 	}
 	o := wrappers.Observation{Verb: wrappers.Message, Address: string(p.topic), Ours: marked}
 	if len(p.payload) == 0 && (p.retain || !f.marks) {

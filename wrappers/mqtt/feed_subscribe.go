@@ -91,12 +91,12 @@ func feedFilters(patterns []wrappers.Pattern) []string {
 
 // listRetained subscribes and takes in what the broker holds already, as a snapshot. A broker
 // doesn't say where that ends: it has ended when, everything acknowledged, two PINGREQ in a row
-// are answered without a retained message before the answer.
+// are answered without the retained message of one more topic before the answer.
 func (f *feed) listRetained(ctx context.Context, want []string) error {
 	f.mu.Lock()
-	f.list = listing{on: true}
+	f.list = listing{on: true, topics: make(map[uint64]struct{})}
 	f.mu.Unlock()
-	if err := f.ask(ctx, want, 0); err != nil {
+	if err := f.ask(ctx, want); err != nil {
 		return err
 	}
 	for silent, before := 0, -1; silent < 2 && len(want) > 0; {
@@ -115,7 +115,7 @@ func (f *feed) listRetained(ctx context.Context, want []string) error {
 			return ctx.Err()
 		}
 		f.mu.Lock()
-		now := f.list.retained
+		now := len(f.list.topics)
 		f.mu.Unlock()
 		if now != before {
 			silent, before = 0, now
@@ -129,15 +129,8 @@ func (f *feed) listRetained(ctx context.Context, want []string) error {
 		}
 	}
 	f.mu.Lock()
-	f.list.on = false
+	f.list = listing{}
 	f.mu.Unlock()
-	if f.c.v5 {
-		// Now with RETAIN as published, so that an empty message and a clear can be told apart; in
-		// the listing the flag has told what is state.
-		if err := f.ask(ctx, want, 2); err != nil {
-			return err
-		}
-	}
 	return f.seen(ctx, wrappers.Position{Feed: true, Snapshot: wrappers.SnapshotEnd}, nil)
 }
 
@@ -169,18 +162,15 @@ func (f *feed) filters(ctx context.Context) ([]string, error) {
 	return nil, nil
 }
 
-// ask subscribes to the filters. handling is MQTT 5's retain handling; with 2 RETAIN is passed on
-// as published, too.
-func (f *feed) ask(ctx context.Context, filters []string, handling byte) error {
+// ask subscribes to the filters, RETAIN as published: a clear and an empty message are two things.
+// The option is there from the first time on: mosquitto does not change it in a later SUBSCRIBE.
+func (f *feed) ask(ctx context.Context, filters []string) error {
 	for chunk := range slices.Chunk(filters, 100) {
 		sub := subscribe{id: f.subscriptionID()}
 		for _, filter := range chunk {
 			r := request{filter: filter, options: 1}
 			if f.c.v5 {
-				r.options |= handling << 4
-				if handling == 2 {
-					r.options = retainAsPublished(r.options)
-				}
+				r.options = retainAsPublished(r.options)
 			}
 			sub.requests = append(sub.requests, r)
 		}

@@ -425,6 +425,59 @@ func TestBrokerRefuses(t *testing.T) {
 	}
 }
 
+// TestClearThroughTheRelay: a retained message that is cleared is a register that goes, and an
+// empty message is not.
+func TestClearThroughTheRelay(t *testing.T) {
+	m := startMosquitto(t, "")
+	for _, level := range []byte{level311, level5} {
+		link := newLink()
+		rig := startRelay(t, link, m.addr, func(c *wrappers.Config) { c.Options = wrappers.Options{"client_id": fmt.Sprint("feed", level)} })
+		p := connectPeer(t, rig.Addr, connect{level: level, clean: true})
+		p.connack()
+		full, empty, clear := msg("sensors/a/b", `{"value":1}`, 1), msg("sensors/a/b", "", 1), msg("sensors/a/b", "", 1)
+		full.retain, clear.retain = true, true
+		for _, pub := range []publish{full, empty, clear} {
+			if code, err := p.publish(pub); err != nil || code >= 0x80 {
+				t.Fatal(code, err)
+			}
+		}
+		var verbs []wrappers.Verb
+		for _, o := range link.Observations() {
+			verbs = append(verbs, o.Verb)
+		}
+		if fmt.Sprint(verbs) != "[message message delete]" {
+			t.Errorf("level %d: got %v", level, verbs)
+		}
+	}
+}
+
+// TestListingUnderLoad: what is published with RETAIN all the while does not keep a listing from
+// ending.
+func TestListingUnderLoad(t *testing.T) {
+	m := startMosquitto(t, "")
+	p := connectPeer(t, m.addr, connect{clean: true})
+	p.connack()
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+				pub := msg(fmt.Sprintf("sensors/a/s%d", n%5), fmt.Sprintf(`{"value":%d}`, n), 1)
+				pub.retain = true
+				if _, err := p.publish(pub); err != nil {
+					return
+				}
+			}
+		}
+	}()
+	startRelay(t, newLink(), m.addr, nil)
+	close(stop)
+	<-done
+}
+
 // TestOldBroker: one that speaks 3.1.1 only is attached to all the same, and there the gateway
 // knows its own messages without a mark.
 func TestOldBroker(t *testing.T) {
