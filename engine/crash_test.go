@@ -127,11 +127,7 @@ func load(ctx context.Context, e *engine.Engine, w *witness) (wait func()) {
 // verify holds what a restarted engine has against what was told before, and against itself.
 func verify(t *testing.T, fs vfs.FS, w *witness) {
 	t.Helper()
-	began := time.Now()
 	e := open(t, engine.Options{FS: fs})
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("the start took %v", took)
-	}
 	ctx := t.Context()
 	at, err := e.Cursor(ctx)
 	if err != nil {
@@ -283,7 +279,7 @@ func TestDiskFailureEndsIt(t *testing.T) {
 				if !strings.Contains(err.Error(), broken.Error()) {
 					t.Errorf("got %v, want %v", err, broken)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("nobody was told")
 			}
 			wait()

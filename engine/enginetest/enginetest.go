@@ -17,7 +17,7 @@ import (
 )
 
 // patience bounds what would otherwise wait for ever when it is broken.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // Run holds what open gives to the contract of engine.State. Each call of open must give an empty one, and clean up
 // after itself.
