@@ -336,7 +336,7 @@ func toCBOR(v engine.Value) any {
 	case lattice.StringKind:
 		return v.Text()
 	case lattice.BytesKind:
-		return v.Bytes()
+		return append([]byte{}, v.Bytes()...) // nil would be written as null
 	case lattice.ListKind, lattice.SetKind:
 		out := make([]any, v.Len())
 		for i, item := range v.Items() {

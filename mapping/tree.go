@@ -293,12 +293,13 @@ func unfold(s *shape, seg string, raw []string) {
 func foldASCII(s string) string {
 	for i := range len(s) {
 		if c := s[i]; c >= 'A' && c <= 'Z' {
-			return strings.Map(func(r rune) rune {
-				if r >= 'A' && r <= 'Z' {
-					r += 'a' - 'A'
+			b := []byte(s)
+			for ; i < len(b); i++ {
+				if b[i] >= 'A' && b[i] <= 'Z' {
+					b[i] += 'a' - 'A'
 				}
-				return r
-			}, s)
+			}
+			return string(b)
 		}
 	}
 	return s
