@@ -975,3 +975,40 @@ func TestQueryOfNoMeaning(t *testing.T) {
 		t.Errorf("written: %q, want %q", got, want)
 	}
 }
+
+// A cursor of another log, as after a restore, is answered by what there is, then live; and the
+// write-back looks at everything again, once.
+func TestForeignCursor(t *testing.T) {
+	w := newWorld(t, ovens, relayDocs(), virtualTalk())
+	link := w.door("talk")
+	w.put("oven/1", "value", "1")
+	w.put("oven/2", "value", "2")
+	if err := w.store.KeepRecords(t.Context(), true, engine.Record{Table: tableCursor, Key: "docs", Value: []byte("77.5")}); err != nil {
+		t.Fatal(err)
+	}
+	d := newDocServer(t, w.door("docs"), nil)
+	w.until("both are written", func() bool { return d.doc("/oven/1") != "" && d.doc("/oven/2") != "" })
+	here, err := w.store.Cursor(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.until("the cursor is of this log", func() bool {
+		raw, err := w.store.Kept(tableCursor, "docs")
+		return err == nil && string(raw) == here.String()
+	})
+	var got []string
+	for c, err := range link.Follow(t.Context(), wrappers.Notify, "77.5") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !c.Snapshot || (c.Cursor == "") != (len(got) == 0) {
+			t.Errorf("%s: snapshot %v, cursor %q", c.Address, c.Snapshot, c.Cursor)
+		}
+		if got = append(got, c.Address+" "+string(c.Payload.Raw)); len(got) == 2 {
+			break
+		}
+	}
+	if want := []string{`oven/1 {"value":1}`, `oven/2 {"value":2}`}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}

@@ -89,10 +89,12 @@ func (l *link) tell(ctx context.Context, d *engine.QDelta, yield func(wrappers.C
 }
 
 func (l *link) change(d *engine.QDelta, server, address string) wrappers.Change {
-	return wrappers.Change{
-		Server: server, Address: address, Version: version(d.After), Cursor: wrappers.Cursor(d.Cursor.String()),
-		Snapshot: d.Snapshot, Key: d.Cursor.String(),
+	c := wrappers.Change{Server: server, Address: address, Version: version(d.After), Snapshot: d.Snapshot}
+	if d.Cursor != (engine.Cursor{}) {
+		c.Key = d.Cursor.String()
+		c.Cursor = wrappers.Cursor(c.Key)
 	}
+	return c
 }
 
 func (l *link) toldEvent(d *engine.QDelta, p mapping.Place) {

@@ -206,10 +206,15 @@ func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
 		return err
 	}
 	b.mu.Lock()
-	for _, s := range spots {
-		b.markLocked(s, d.Cursor.Ordinal)
+	since := d.Cursor.Ordinal
+	if d.Snapshot {
+		since = max(d.After.Ordinal, 1)
 	}
-	if d.Part == d.Of-1 || d.Snapshot {
+	for _, s := range spots {
+		b.markLocked(s, since)
+	}
+	// Of a snapshot only the last delta has a cursor: whoever stops midway begins anew.
+	if d.Cursor.Log != 0 && d.Part == d.Of-1 {
 		b.observed = max(b.observed, d.Cursor.Ordinal)
 		b.logID = d.Cursor.Log
 	}
