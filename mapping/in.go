@@ -405,7 +405,10 @@ func (m *message) through(p *mapped) (engine.Value, error) {
 	for _, s := range p.steps {
 		var err error
 		if v, err = s.get(v); err != nil {
-			return absent, refuse("%s: %s", strings.TrimPrefix(p.field, "."), peerText(err))
+			if p.field == "" {
+				return absent, refuse("%s", peerText(err))
+			}
+			return absent, refuse("%s: %s", p.field, peerText(err))
 		}
 	}
 	return v, nil

@@ -168,7 +168,9 @@ func (l *loader) declare(s diag.Source) {
 			if d.closed {
 				l.Error(a.NameRange, `"type" beside "fields"`, "A register is one value and has a type, or it has fields.")
 			}
-			d.value = l.typeOf(a.Expr)
+			if d.value = l.typeOf(a.Expr); d.value.kind == objectType {
+				l.Error(a.Expr.Range(), "a register that is one value is no object", "Write its members as `fields = { … }`.")
+			}
 		}
 		l.set.decls.eachOverlapping(&d.leaf, func(o *leaf) {
 			if relate(&d.leaf, o) != disjoint {
