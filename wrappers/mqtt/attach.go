@@ -21,11 +21,11 @@ type clientSide struct {
 	link wrappers.Link
 	log  *slog.Logger
 	wire *wire
+	owed *ledger
 
 	mu   sync.Mutex
 	up   chan struct{} // closed while feed stands
 	feed *feed
-	owed chan struct{} // closed once the broker owes us the mapped topics
 }
 
 func newClientSide(cfg wrappers.Config, opt options) *clientSide {
@@ -33,7 +33,7 @@ func newClientSide(cfg wrappers.Config, opt options) *clientSide {
 		id := cfg.Endpoint[strings.LastIndexByte(cfg.Endpoint, '/')+1:]
 		opt.clientID = "spookgw-" + id[:min(8, len(id))] + "-" + cfg.Name
 	}
-	return &clientSide{cfg: cfg, opt: opt, log: cfg.Log, wire: newWire(), up: make(chan struct{}), owed: make(chan struct{})}
+	return &clientSide{cfg: cfg, opt: opt, log: cfg.Log, wire: newWire(), owed: newLedger(), up: make(chan struct{})}
 }
 
 // Serve implements wrappers.Wrapper.
@@ -98,8 +98,12 @@ func (s *clientSide) keepFeed(ctx context.Context) {
 				s.link.Count("feed_session_lost", 1)
 				s.log.Warn("the broker has forgotten the gateway's session: what was published meanwhile without RETAIN is lost")
 			}
+			if !c.present {
+				s.owed.set([]string{}, true)
+			}
 			f := newFeed(s, c, known)
 			err = f.run(ctx, fresh)
+			s.owed.set(nil, false)
 			fresh = fresh && !f.listed
 		case v5 && refusesV5(err):
 			s.log.Info("the broker does not speak MQTT 5: going on with 3.1.1")

@@ -386,16 +386,12 @@ func (f *feed) seen(ctx context.Context, at wrappers.Position, what []wrappers.O
 	}
 }
 
-// ready: the broker owes us all that is mapped, and write-back may begin.
+// ready: the broker owes us all that is mapped and has shown what it had, and write-back may begin.
 func (s *clientSide) ready(f *feed) {
 	s.mu.Lock()
 	first := s.feed == nil
-	select {
-	case <-s.owed:
-	default:
-		close(s.owed)
-	}
 	s.mu.Unlock()
+	s.owed.set(nil, true)
 	if first {
 		s.set(f)
 		s.link.Count("feed_up", 1)

@@ -99,6 +99,7 @@ func (f *feed) listRetained(ctx context.Context, want []string) error {
 	if err := f.ask(ctx, want); err != nil {
 		return err
 	}
+	f.side.owed.set(append([]string{}, want...), true)
 	for silent, before := 0, -1; silent < 2 && len(want) > 0; {
 		select {
 		case <-f.pongs: // of a ping before

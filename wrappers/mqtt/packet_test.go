@@ -302,6 +302,6 @@ func testPassage(t testing.TB) *passage {
 	side := newClientSide(wrappers.Config{Name: "x", Endpoint: "spookgw/d/e", Limits: withDefaults(wrappers.Limits{}), Upstreams: upstream("x")}, readOptions(nil))
 	side.link = newLink()
 	side.log = slog.New(slog.DiscardHandler)
-	close(side.owed)
+	side.owed.set([]string{"#"}, true)
 	return &passage{side: side, addr: &net.TCPAddr{}}
 }

@@ -227,11 +227,11 @@ func (p *passage) published(b []byte, at, head, size int) (st relay.Step, stop b
 	if !mapped {
 		return p.unmapped(at, size, name, &pub)
 	}
-	if err := p.ready(); err != nil {
+	if !s.owed.holds(name) {
 		if at > 0 {
 			return relay.Step{Pass: at}, true, nil // first what precedes it
 		}
-		if err := p.awaitFeed(pub.qos); err != nil {
+		if err := p.awaitFeed(name, pub.qos); err != nil {
 			return relay.Step{}, true, p.refuse(codeServerUnavailable, err)
 		}
 	}
@@ -265,33 +265,26 @@ func publishHead(first byte, b []byte, v5 bool) (topic, props []byte, ok bool) {
 	return topic, props, !f.short
 }
 
-// ready tells whether the broker owes us what is published to mapped topics.
-func (p *passage) ready() error {
-	select {
-	case <-p.side.owed:
-		return nil
-	default:
-		return errors.New("the gateway has no subscription at the broker yet")
-	}
-}
-
-// awaitFeed holds the first publishes after a start until the feed stands: what goes by before
-// that is owed by nobody.
-func (p *passage) awaitFeed(qos byte) error {
-	late := time.NewTimer(p.side.opt.captureWait)
-	defer late.Stop()
-	select {
-	case <-p.side.owed:
-		return nil
-	case <-p.ses.Context().Done():
+// awaitFeed holds a publish that nobody would owe yet: after a start or a reload until the feed is
+// subscribed, and while the feed is away until it knows that its session was kept. Without an end
+// to that, a message is let by if the broker owed it when last heard of.
+func (p *passage) awaitFeed(topic string, qos byte) error {
+	s := p.side
+	owed, sure := s.owed.await(p.ses.Context(), topic, s.opt.captureWait)
+	switch {
+	case p.ses.Context().Err() != nil:
 		return context.Cause(p.ses.Context())
-	case <-late.C:
+	case sure:
+		return nil
+	case owed:
+		s.link.Count("capture_unsure", 1)
+		return nil
 	}
-	p.side.link.Count("capture_missing", 1)
+	s.link.Count("capture_missing", 1)
 	if qos == 0 {
 		return nil
 	}
-	return p.ready()
+	return wrappers.Refuse(wrappers.ErrUnavailable, "the gateway has no subscription at the broker yet")
 }
 
 // unmapped refuses a publish that no bind maps, where the wrapper says so.

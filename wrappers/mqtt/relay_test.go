@@ -655,6 +655,43 @@ func overWebSocket(t *testing.T, addr string) {
 	_ = ws.CloseNow() // it said nothing: the wrapper must not mind
 }
 
+// TestBetweenReloadAndSubscription: a publish to a topic that a reload has just mapped waits until
+// the feed is subscribed to it.
+func TestBetweenReloadAndSubscription(t *testing.T) {
+	grant := make(chan struct{})
+	b := startScripted(t, func(c *scriptedConn, first byte, body []byte) []byte {
+		if first>>4 == typeSubscribe && bytes.Contains(body, []byte("plant/+")) {
+			<-grant
+		}
+		return nil
+	})
+	link := newLink()
+	rig := startRelay(t, link, b.addr(), func(c *wrappers.Config) { c.Options = wrappers.Options{"capture": "async"} })
+	p := connectPeer(t, rig.Addr, connect{clean: true, clientID: []byte("early")})
+	p.connack()
+	link.SetPatterns(wrappertest.Patterns("plant/{x}", "sensors/{site}/{name}")...)
+	done := make(chan error, 1)
+	go func() {
+		code, err := p.publish(msg("plant/a", "1", 1))
+		if code != 0 {
+			err = fmt.Errorf("reason 0x%02x", code)
+		}
+		done <- err
+	}()
+	if code, err := connectPeer(t, rig.Addr, connect{clean: true}).publish(msg("sensors/a/b", "1", 1)); code != 0 || err != nil {
+		t.Errorf("a topic that was mapped before: 0x%02x %v", code, err)
+	}
+	select {
+	case err := <-done:
+		t.Errorf("it passed before the feed was subscribed (%v)", err)
+	default:
+	}
+	close(grant)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFeedPassesOverWhatIsTooLarge: one message above the limit does not stop the feed.
 func TestFeedPassesOverWhatIsTooLarge(t *testing.T) {
 	b := startScripted(t, nil)
