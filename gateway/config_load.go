@@ -197,7 +197,7 @@ func (l *loader) gateway(body *hclsyntax.Body) {
 		c.Data = relativeTo(l.dir, c.Data)
 	}
 	l.texts(content.Attrs["mappings"], &l.globs)
-	l.size(content.Attrs["min_free"], 0, 1<<50, &c.MinFree)
+	l.size(content.Attrs["min_free"], 1<<20, 1<<50, &c.MinFree)
 	l.duration(content.Attrs["drain"], 0, time.Hour, &c.Drain)
 	l.domains(content.Attrs["domains"])
 	for _, b := range content.Blocks {

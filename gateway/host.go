@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -105,7 +106,8 @@ func Start(ctx context.Context, o Options) (*Gateway, diag.Diagnostics, error) {
 		g.log = slog.New(g.sink)
 	}
 	if err := g.start(ctx, config); err != nil {
-		g.abandon()
+		g.stopWrappers(slices.Clone(g.order))
+		_ = g.abandon() // what kept it from starting is the better news
 		return nil, report, err
 	}
 	return g, report, nil
