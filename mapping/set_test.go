@@ -15,6 +15,9 @@ import (
 )
 
 func TestUnmappedAllocatesNothing(t *testing.T) {
+	if racing {
+		t.Skip("allocations are counted without the race detector")
+	}
 	s := load(t, sensors)
 	op := &wrappers.Operation{Verb: wrappers.Put, Address: "/v2/berlin/oven-3"}
 	if n := testing.AllocsPerRun(100, func() {
@@ -37,6 +40,9 @@ func TestUnmappedAllocatesNothing(t *testing.T) {
 }
 
 func TestInAllocations(t *testing.T) {
+	if racing {
+		t.Skip("allocations are counted without the race detector")
+	}
 	s := load(t, sensors)
 	op := &wrappers.Operation{Verb: wrappers.Message, Address: "sensors/berlin/oven-3", Payload: wrappers.Payload{Raw: []byte(`{"value": 21.5, "unit": "C"}`)}}
 	var dst []Effect
