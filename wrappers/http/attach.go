@@ -54,7 +54,7 @@ func (s *server) watch(ctx context.Context, link wrappers.Link) {
 	if every == 0 && events == "" {
 		return
 	}
-	p := &poller{server: s, link: link, had: map[string]string{}}
+	p := &poller{server: s, link: link, had: map[string]had{}}
 	if err := p.restore(ctx); err != nil {
 		s.w.log().Error("what was polled before", "err", err)
 		return
@@ -82,11 +82,22 @@ func (s *server) watch(ctx context.Context, link wrappers.Link) {
 type poller struct {
 	*server
 	link   wrappers.Link
-	had    map[string]string // what the server had, with its tag ("" if it gives none)
-	whole  bool              // one round has listed everything since the binds changed
-	silent bool              // the last round found the server down
-	empty  bool              // the last round found it suddenly empty
+	had    map[string]had
+	rounds int
+	whole  bool // one round has listed everything since the binds changed
+	silent bool // the last round found the server down
+	empty  bool // the last round found it suddenly empty
 }
+
+// had is what is known of an address that the server had.
+type had struct {
+	tag  string // "" if it gives none
+	told bool   // reported twice: an answer that met a write in flight is passed over
+	away bool   // the last round missed it
+}
+
+// freshRound: every so many rounds nothing is taken to be known, so that what was passed over is heard after all.
+const freshRound = 12
 
 const keptPrefix = "polled/"
 
@@ -99,7 +110,7 @@ func (p *poller) restore(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.had[r.Key[len(prefix)-1:]] = ""
+		p.had[r.Key[len(prefix)-1:]] = had{}
 	}
 	return nil
 }
@@ -191,7 +202,8 @@ type reply struct {
 const batchMost = 64
 
 // round asks for every address once. What is missing is reported as gone only when the server
-// is otherwise well: never when more than half of what it had is suddenly away.
+// is otherwise well: never when more than half of what it had is suddenly away, and only when
+// two rounds have missed it.
 func (p *poller) round(ctx context.Context) {
 	addresses, err := p.addresses(ctx)
 	if err != nil {
@@ -208,6 +220,7 @@ func (p *poller) round(ctx context.Context) {
 	if !p.whole {
 		at.Snapshot = wrappers.SnapshotPart
 	}
+	p.rounds++
 	began := time.Now()
 	replies := p.askAll(ctx, addresses)
 	var batch, gone []wrappers.Observation
@@ -232,6 +245,9 @@ func (p *poller) round(ctx context.Context) {
 			failures++
 			failure = r.err
 		case r.o == nil:
+			h := p.had[r.address]
+			h.away = false
+			p.had[r.address] = h
 		case r.o.Verb == wrappers.Delete:
 			if _, had := p.had[r.address]; had {
 				r.o.Began, r.o.Keep = began, []wrappers.Record{{Key: p.key(r.address)}}
@@ -242,7 +258,7 @@ func (p *poller) round(ctx context.Context) {
 				r.o.Keep = []wrappers.Record{{Key: p.key(r.address), Value: []byte{1}}}
 			}
 			r.o.Began = began
-			p.had[r.address] = string(r.o.Version)
+			p.has(r.address, r.o)
 			if batch = append(batch, *r.o); len(batch) == batchMost {
 				taken = report() && taken
 			}
@@ -258,9 +274,14 @@ func (p *poller) round(ctx context.Context) {
 	case well && failures == 0:
 		p.empty = false
 		for i := range gone {
-			delete(p.had, gone[i].Address)
+			// Missed twice, because a server may be found in the middle of being emptied.
+			if a := gone[i].Address; p.had[a].away {
+				delete(p.had, a)
+				batch = append(batch, gone[i])
+			} else {
+				p.had[a] = had{away: true}
+			}
 		}
-		batch = append(batch, gone...)
 	case !well && !p.empty:
 		p.empty = true
 		p.link.Count("suddenly_empty", 1)
@@ -280,8 +301,14 @@ func (p *poller) round(ctx context.Context) {
 
 func (p *poller) forgetTags() {
 	for a := range p.had {
-		p.had[a] = ""
+		p.had[a] = had{}
 	}
+}
+
+// has notes what the server has at an address.
+func (p *poller) has(address string, o *wrappers.Observation) {
+	tag := string(o.Version)
+	p.had[address] = had{tag: tag, told: tag != "" && p.had[address].tag == tag}
 }
 
 // askAll asks for the addresses, as many at once as the server's slots allow. Replies come on
@@ -302,8 +329,8 @@ func (p *poller) askAll(ctx context.Context, addresses []string) <-chan reply {
 	questions := make([]question, len(addresses))
 	for i, a := range addresses {
 		questions[i].address = a
-		if p.whole {
-			questions[i].tag = p.had[a]
+		if h := p.had[a]; p.whole && h.told && p.rounds%freshRound != 0 {
+			questions[i].tag = h.tag
 		}
 	}
 	go func() {
@@ -477,7 +504,7 @@ func (p *poller) heard(ctx context.Context, data string) {
 		if !had {
 			o.Keep = []wrappers.Record{{Key: p.key(address), Value: []byte{1}}}
 		}
-		p.had[address] = string(o.Version)
+		p.has(address, o)
 	}
 	if err := p.link.Seen(ctx, wrappers.Position{}, []wrappers.Observation{*o}); err != nil && ctx.Err() == nil {
 		p.w.log().Warn("events", "address", address, "err", err)

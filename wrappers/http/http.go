@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spooksystems/gateway/wrappers"
@@ -56,6 +57,7 @@ const originHeader = "Spookgw-Origin"
 type wrapper struct {
 	cfg       wrappers.Config
 	heartbeat time.Duration
+	bodies    budget // of mapped writes that are held whole
 
 	mu       sync.Mutex
 	binds    []wrappers.Pattern
@@ -93,6 +95,7 @@ func New(cfg wrappers.Config) (wrappers.Wrapper, error) {
 	if l.Queue <= 0 {
 		l.Queue = 1 << 20
 	}
+	w.bodies.left.Store(budgetFrames * int64(l.Frame))
 	return w, nil
 }
 
@@ -105,6 +108,38 @@ func (w *wrapper) Serve(ctx context.Context, link wrappers.Link) error {
 		return w.serveVirtual(ctx, link)
 	}
 	return w.serveAttached(ctx, link)
+}
+
+// A budget bounds what all peers together can make the wrapper hold. Small bodies are free.
+type budget struct{ left atomic.Int64 }
+
+const (
+	budgetFrames = 64       // so many bodies of the largest size at once
+	budgetFree   = 64 << 10 // bytes that cost nothing
+)
+
+var errBusy = wrappers.Refuse(wrappers.ErrUnavailable, "too many large bodies are on their way; try again")
+
+// take reserves n bytes and tells what give gets back, or that there is no room.
+func (b *budget) take(n int64) (taken int64, ok bool) {
+	if n <= budgetFree {
+		return 0, true
+	}
+	if b.left.Add(-n) < 0 {
+		b.left.Add(n)
+		return 0, false
+	}
+	return n, true
+}
+
+func (b *budget) give(n int64) { b.left.Add(n) }
+
+// bodySize is what a body of a declared length may come to; without one, the limit.
+func (w *wrapper) bodySize(length int64) int64 {
+	if length < 0 {
+		return int64(w.cfg.Limits.Frame)
+	}
+	return length
 }
 
 // patterns gives the binds in force, asking the link again after a reload.

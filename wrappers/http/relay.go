@@ -122,9 +122,10 @@ func (k kept) String() string { return [...]string{"GET", "HEAD", "CONNECT"}[k] 
 type write struct {
 	op       wrappers.Operation
 	intent   wrappers.Intent
-	readBack bool // what the server made of it is known only by asking
-	told     bool // the client had its 100 Continue from us
-	ended    bool // the intent has ended (HTTP/2)
+	readBack bool  // what the server made of it is known only by asking
+	told     bool  // the client had its 100 Continue from us
+	ended    bool  // the intent has ended (HTTP/2)
+	taken    int64 // of the budget
 }
 
 // session looks at one client connection. Requests are read by one goroutine and answers by another.
@@ -161,6 +162,7 @@ type holding struct {
 	chunks  chunks
 	data    []byte
 	told    bool
+	taken   int64 // of the budget
 }
 
 func (f *front) handle(s *relay.Session) relay.Handler {
@@ -178,8 +180,12 @@ func (h *session) Busy() bool {
 
 // End implements relay.Handler: writes without an answer have an unknown outcome.
 func (h *session) End(error) {
+	if h.held != nil {
+		h.f.bodies.give(h.held.taken)
+	}
 	for h.n > 0 {
 		if e := h.pop(); e.write != nil {
+			h.f.bodies.give(e.write.taken)
 			e.write.intent.Unknown()
 		}
 	}
@@ -463,7 +469,12 @@ func (h *session) mapped(b []byte, n int, verb wrappers.Verb, r *head) (st relay
 	if r.length > int64(h.f.cfg.Limits.Frame) {
 		return st, true, h.oversized()
 	}
-	h.held = &holding{chunks: chunks{strict: true}}
+	reserved, room := h.f.bodies.take(h.f.bodySize(r.length))
+	if !room {
+		h.f.link.Count("busy", 1)
+		return st, true, h.refuse(status(errBusy), errors.New(wrappers.Reason(errBusy)))
+	}
+	h.held = &holding{chunks: chunks{strict: true}, taken: reserved}
 	h.incomplete(true)
 	st, err = h.hold(b)
 	return st, true, err
@@ -531,7 +542,7 @@ func (h *session) hold(b []byte) (relay.Step, error) {
 	}
 	h.held = nil
 	h.deadline(false)
-	return h.begin(&w.head, body, size, w.told)
+	return h.begin(w, body, size)
 }
 
 // wait arms the deadline of a body and tells a client that asks whether to go on to do so.
@@ -552,12 +563,16 @@ func (h *session) wait(w *holding) error {
 }
 
 // begin announces a whole mapped write of so many bytes and forwards it.
-func (h *session) begin(r *head, body []byte, size int, told bool) (relay.Step, error) {
+func (h *session) begin(held *holding, body []byte, size int) (relay.Step, error) {
+	r := &held.head
 	w := h.f.writeOf(r, body, h.peer)
-	w.told = told
+	w.told, w.taken = held.told, held.taken
 	h.incomplete(false)
 	var err error
 	w.intent, err = h.f.link.Begin(h.s.Context(), w.op)
+	if err != nil {
+		h.f.bodies.give(w.taken)
+	}
 	switch {
 	case errors.Is(err, wrappers.ErrUnmapped): // it was, until a reload
 		h.push(exchange{})
@@ -684,6 +699,7 @@ func (h *session) garbled(why error) error {
 // settle decides by the answer what becomes of a write, before the client sees it.
 func (h *session) settle(w *write, a *head) error {
 	err := h.f.settle(w, a.status, string(a.etag), string(a.location))
+	h.f.bodies.give(w.taken)
 	// Whatever came of it, the intent has ended: End must not end it again.
 	h.mu.Lock()
 	h.ring[h.first].write = nil

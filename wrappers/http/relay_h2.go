@@ -98,7 +98,14 @@ func (f *front) serveH2(rw http.ResponseWriter, r *http.Request, proxy http.Hand
 		fail(rw, http.StatusRequestEntityTooLarge, "a body may have "+strconv.FormatInt(limit, 10)+" bytes here")
 		return
 	}
-	size := max(r.ContentLength, 0)
+	size := f.bodySize(r.ContentLength)
+	taken, ok := f.bodies.take(size)
+	if !ok {
+		f.link.Count("busy", 1)
+		fail(rw, status(errBusy), wrappers.Reason(errBusy))
+		return
+	}
+	defer f.bodies.give(taken)
 	_ = http.NewResponseController(rw).SetReadDeadline(time.Now().Add(f.cfg.Limits.Handshake + time.Duration(size)*time.Second/slowest))
 	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, limit))
 	var over *http.MaxBytesError

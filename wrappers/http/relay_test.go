@@ -651,3 +651,40 @@ func TestRelayHoldsWhatFollowsAWrite(t *testing.T) {
 		}
 	}
 }
+
+func TestRelayLargeBodiesHaveABudget(t *testing.T) {
+	b := newBackend(t)
+	link := newLink()
+	addr := relayTo(t, b.addr, link, func(c *wrappers.Config) { c.Limits.Frame = 128 << 10 })
+	head := fmt.Sprintf("PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", oven, 128<<10)
+	var held []net.Conn
+	for range budgetFrames {
+		c, r := dialRaw(t, addr)
+		send(t, c, strings.Replace(head, "\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n", 1))
+		expect(t, r, "HTTP/1.1 100 Continue\r\n\r\n") // it has been reserved
+		held = append(held, c)
+	}
+	c, r := dialRaw(t, addr)
+	send(t, c, head)
+	if resp, body := readAnswer(t, r, "PUT"); resp.StatusCode != 503 {
+		t.Errorf("one too many: got %s %s, want 503", resp.Status, body)
+	}
+	small := newClient(t, addr)
+	if err := small.Write("/v1/berlin/small", []byte("{}")); err != nil {
+		t.Errorf("a small write: %v", err)
+	}
+	for _, c := range held {
+		c.Close()
+	}
+	large := bytes.Repeat([]byte("1"), 128<<10)
+	for try := 0; ; try++ { // what was reserved comes back as the sessions end
+		if err := newClient(t, addr).Write("/v1/berlin/large", large); err == nil {
+			break
+		} else if try == 1000 {
+			t.Fatal(err)
+		}
+	}
+	if n := link.Counted("busy"); n == 0 {
+		t.Error("nobody counted it")
+	}
+}

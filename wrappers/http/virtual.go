@@ -358,10 +358,14 @@ func (v *virtual) body(w http.ResponseWriter, r *http.Request, op wrappers.Opera
 		tooLarge()
 		return nil, false
 	}
-	size := r.ContentLength
-	if size < 0 {
-		size = limit
+	size := v.bodySize(r.ContentLength)
+	taken, ok := v.bodies.take(size)
+	if !ok {
+		v.link.Count("busy", 1)
+		v.refuse(w, r, op, errBusy)
+		return nil, false
 	}
+	defer v.bodies.give(taken) // the link has its own bounds
 	pace := v.cfg.Limits.Handshake + time.Duration(size)*time.Second/slowest
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(pace))
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))

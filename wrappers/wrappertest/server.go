@@ -145,6 +145,10 @@ func (l *Link) Seen(ctx context.Context, at wrappers.Position, what []wrappers.O
 // observe takes one observation; state: of what is there rather than of what happened.
 func (l *Link) observe(o wrappers.Observation, state bool) {
 	c := l.cell(o.Server, o.Address)
+	if state && !o.Began.IsZero() && c.held {
+		l.counts["stale_polls"]++ // a write may have overtaken the answer
+		return
+	}
 	gone := o.Verb == wrappers.Delete
 	raw := o.Payload.Raw
 	if o.Verb == wrappers.Merge || o.Verb == wrappers.Message {
