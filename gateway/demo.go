@@ -6,15 +6,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strings"
 	"sync"
 	"time"
-
-	"log/slog"
 
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/wrappers"
@@ -77,12 +77,12 @@ func Demo(ctx context.Context, o DemoOptions) error {
 		Version: o.Version, Data: data, Socket: o.Socket, Watch: show.event, Lenient: true,
 		Log: slog.New(slog.NewTextHandler(o.Errors, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
-	g, found, err := Start(ctx, options)
-	if errors.Is(err, errSocketTaken) && o.Socket == "" {
+	if c, err := net.DialTimeout("unix", DefaultSocket(data), time.Second); err == nil && o.Socket == "" {
 		// Another gateway has the usual place: verbs find this one by --socket.
+		_ = c.Close()
 		options.Socket = filepath.Join(data, "daemon.sock")
-		g, found, err = Start(ctx, options)
 	}
+	g, found, err := Start(ctx, options)
 	if errors.Is(err, ErrConfig) {
 		return found.Err()
 	}
@@ -203,8 +203,9 @@ func (s *demoShow) lines(g *Gateway) {
 			continue
 		}
 		_, usual, _ := net.SplitHostPort(p.Demo.Listen)
+		whole := regexp.MustCompile(`\b` + regexp.QuoteMeta(usual) + `\b`)
 		for _, line := range p.Demo.Lines {
-			fmt.Fprintf(out, "  %-5s %s\n", p.Name, strings.ReplaceAll(line, usual, port))
+			fmt.Fprintf(out, "  %-5s %s\n", p.Name, whole.ReplaceAllString(line, port))
 		}
 	}
 	flag := ""

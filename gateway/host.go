@@ -173,6 +173,11 @@ func (g *Gateway) takeUp(config *Config) {
 
 // emit is where the links' events go. It is called on the way of every operation.
 func (g *Gateway) emit(e Event) {
+	if e.Source == "" && e.Address != "" && (e.Kind == In || e.Kind == Asked) {
+		if at, ok := g.generation.Load().Set.At(e.Wrapper, e.Server, e.Address); ok {
+			e.Source = at.Bind.Source()
+		}
+	}
 	g.figures.note(e)
 	g.hub.emit(e)
 	if g.options.Watch != nil {

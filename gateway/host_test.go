@@ -302,7 +302,7 @@ func TestWeb(t *testing.T) {
 	_, body := get("/metrics")
 	for _, want := range []string{
 		`spookgw_wrapper_up{mode="virtual",protocol="line",wrapper="a"} 1`,
-		`spookgw_operations_total{bind="`, `spookgw_operation_seconds_bucket`, `spookgw_engine_registers 1`, `spookgw_config_generation 1`,
+		`spookgw_operations_total{bind="` + s.dir + `/mappings.d/m.hcl:3",outcome="ok",verb="put",wrapper="a"} 1`, `spookgw_operation_seconds_bucket`, `spookgw_engine_registers 1`, `spookgw_config_generation 1`,
 		`spookgw_build_info{version="test"} 1`,
 	} {
 		if !strings.Contains(body, want) {
