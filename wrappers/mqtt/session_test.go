@@ -189,7 +189,7 @@ func TestAwayAndBack(t *testing.T) {
 	rig := startVirtual(t, link, nil)
 	p := in(t, rig.Addr, lasting("away"))
 	p.subscribe(request{"sensors/#", 1})
-	p.nc.Close()
+	p.hangUp()
 	link.PushPut("sensors/a/b", `{"value":1}`)
 	other := in(t, rig.Addr, connect{clean: true})
 	if code, err := other.publish(msg("sensors/a/b", `{"value":2}`, 1)); code != 0 || err != nil {
@@ -203,7 +203,7 @@ func TestAwayAndBack(t *testing.T) {
 	if got := payloads(p.messages(3)); got[2] != `{"value":3}` {
 		t.Errorf("live again: got %v", got)
 	}
-	p.nc.Close()
+	p.hangUp()
 	if err := rig.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +218,7 @@ func TestAwayAndBack(t *testing.T) {
 		t.Errorf("live after a restart: got %v", got)
 	}
 	// A clean start forgets.
-	p.nc.Close()
+	p.hangUp()
 	p = in(t, rig.Addr, connect{clientID: []byte("away"), clean: true})
 	if p.connack().present {
 		t.Error("a clean start found a session")
