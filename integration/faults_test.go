@@ -549,22 +549,38 @@ func TestNoMoreFiles(t *testing.T) {
 	old := keepAlive(t)
 	request(t, old, "PUT", g.httpURL()+"/v1/berlin/big", `{"value":0}`)
 	before := g.events()
+	// Peers that say nothing, then such as have every right to be there.
 	var flood []net.Conn
-	for i := range 1000 {
+	for i := range 600 {
 		addr := g.mqttAddr()
 		if i%2 == 0 {
 			addr = loopback(g.http)
 		}
-		c, err := net.DialTimeout("tcp", addr, time.Second)
+		if c, err := net.DialTimeout("tcp", addr, time.Second); err == nil {
+			flood = append(flood, c)
+		}
+	}
+	hello := func(i int) []byte {
+		return frame(mConnect, text("MQTT"), []byte{4, 2}, u16(0), text(fmt.Sprintf("flood-%d", i)))
+	}
+	for i := range 600 {
+		c, err := net.DialTimeout("tcp", g.mqttAddr(), time.Second)
 		if err != nil {
 			continue // the backlog is full as well
 		}
+		c.Write(hello(i))
 		flood = append(flood, c)
+		h, err := net.DialTimeout("tcp", loopback(g.http), time.Second)
+		if err != nil {
+			continue
+		}
+		io.WriteString(h, "GET /v1/by/http HTTP/1.1\r\nHost: x\r\n\r\n")
+		flood = append(flood, h)
 	}
-	t.Logf("%d connections opened", len(flood))
+	t.Logf("%d connections opened, the gateway has %d files open", len(flood), g.openFiles(t))
 	// Storage needs files of its own while none are to be had: make it turn its logs over.
 	unit := string(bytes.Repeat([]byte("u"), 50_000))
-	for n := range 300 {
+	for n := range 1500 {
 		if status, _, body := request(t, old, "PUT", g.httpURL()+"/v1/berlin/big", fmt.Sprintf(`{"value":%d,"unit":"%s"}`, n, unit)); status/100 != 2 {
 			t.Fatalf("PUT without file descriptors: got %d %s", status, body)
 		}

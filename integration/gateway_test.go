@@ -168,10 +168,10 @@ func (g *spookgw) cli(args ...string) string {
 	return out
 }
 
-// try runs a verb against this gateway.
+// try runs a verb against this gateway, of the program as it ships.
 func (g *spookgw) try(args ...string) (stdout, stderr string, code int) {
 	g.t.Helper()
-	return run(g.t, "", g.program, append(args, "--socket", g.socket)...)
+	return run(g.t, "", plainProgram(g.t), append(args, "--socket", g.socket)...)
 }
 
 // state is an application's view of the gateway, over the daemon socket.

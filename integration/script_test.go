@@ -26,7 +26,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			tb := env.T().(testing.TB)
-			path := program(tb)
+			path := plainProgram(tb)
 			env.Setenv("PATH", filepath.Dir(path)+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Values[stageKey{}] = &stage{tb: tb, subs: map[string]*process{}}
 			return nil
