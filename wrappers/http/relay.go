@@ -135,6 +135,7 @@ type session struct {
 	peer string
 
 	// Of the reader of requests.
+	failed  error   // nothing after this can be understood
 	seen    int     // bytes of a head without an end that were looked at
 	body    *chunks // of a body that is passed piece by piece
 	held    *holding
@@ -271,10 +272,16 @@ func (h *session) settled() bool {
 func (h *session) FromClient(b []byte) (relay.Step, error) {
 	n := 0 // bytes to pass
 	for n < len(b) {
+		if h.failed != nil {
+			return relay.Step{}, h.bad(h.failed)
+		}
 		if h.body != nil {
 			k, done, err := h.body.scan(b[n:], nil)
 			if err != nil {
-				return relay.Step{}, h.bad(err)
+				if h.failed = err; n > 0 { // what is sound goes first
+					return relay.Step{Pass: n, Mid: true}, nil
+				}
+				continue
 			}
 			n += k
 			if !done {
@@ -318,12 +325,16 @@ func (h *session) request(b []byte, n *int) (st relay.Step, more bool, err error
 	in := b[*n:]
 	var r head
 	if *n > 0 || h.seen == 0 || hasLF(in[min(h.seen, len(in)):]) {
-		if err := parseRequest(in, &r); err != nil {
+		err := parseRequest(in, &r)
+		if err != nil && *n > 0 {
+			return relay.Step{Pass: *n}, false, nil // what is sound goes first
+		}
+		if err != nil {
 			return st, false, h.bad(err)
 		}
 	}
 	if r.size == 0 {
-		if len(in) > maxHead {
+		if len(in) > maxHead && *n == 0 {
 			return st, false, h.bad(errHeadSize)
 		}
 		h.seen = len(in)
@@ -599,6 +610,7 @@ func (h *session) FromServer(b []byte) (relay.Step, error) {
 		if h.inAnswer != nil {
 			k, done, err := h.inAnswer.scan(b[n:], nil)
 			if err != nil {
+				// The client sees an answer that breaks off, and nothing that could be taken for whole.
 				return relay.Step{}, err
 			}
 			n += k
@@ -619,7 +631,11 @@ func (h *session) FromServer(b []byte) (relay.Step, error) {
 			return h.step(relay.Step{Pass: len(b), Mid: true, Skip: 1 << 62}), nil
 		}
 		var a head
-		if err := parseResponse(b[n:], &a, e.method.String()); err != nil {
+		err := parseResponse(b[n:], &a, e.method.String())
+		if err != nil && n > 0 {
+			return h.step(relay.Step{Pass: n}), nil
+		}
+		if err != nil {
 			return relay.Step{}, h.garbled(err)
 		}
 		if a.size == 0 {
