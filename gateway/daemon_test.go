@@ -253,3 +253,44 @@ func TestSocketPath(t *testing.T) {
 		t.Errorf("a long path: got %v", err)
 	}
 }
+
+func BenchmarkSocket(b *testing.B) {
+	path, _ := bareDoor(b)
+	c, err := daemonclient.Dial(b.Context(), path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	write := engine.Write{Ops: []engine.Op{enginetest.Put("site/a/b", "value", number(1))}}
+	if _, err := c.WriteState(b.Context(), write); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("read", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := c.ReadState(b.Context(), "site/a/b"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("16 readers", func(b *testing.B) {
+		b.SetParallelism(8)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if _, err := c.ReadState(b.Context(), "site/a/b"); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	})
+	b.Run("durable write", func(b *testing.B) {
+		n := 0
+		for b.Loop() {
+			n++
+			w := engine.Write{Ops: []engine.Op{enginetest.Put("site/a/b", "value", number(n))}}
+			if _, err := c.WriteState(b.Context(), w); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
