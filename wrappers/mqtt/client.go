@@ -146,7 +146,7 @@ func (c *client) hello(up wrappers.Upstream, opt *options, clientID string) erro
 	c.present = a.present
 	if c.v5 {
 		c.window = min(c.window, int(number(a.props, propReceiveMaximum, 65535)))
-		c.most = int(number(a.props, propMaximumPacket, 0))
+		c.most = int(min(number(a.props, propMaximumPacket, 0), maxRemaining+5))
 		if s := number(a.props, propServerKeepAlive, 0); s > 0 {
 			c.keep = time.Duration(s) * time.Second
 		}

@@ -138,7 +138,7 @@ func (c *conn) attach(req *connect) error {
 	c.window = b.opt.inflight
 	if c.v5 {
 		c.window = min(c.window, int(number(req.props, propReceiveMaximum, 65535)))
-		c.maxPacket = int(number(req.props, propMaximumPacket, 0))
+		c.maxPacket = int(min(number(req.props, propMaximumPacket, 0), maxRemaining+5))
 		// Reason strings only for who wants them and has room (MQTT 5.0, section 3.1.2.11.7).
 		c.terse = number(req.props, propRequestProblem, 1) == 0 || c.maxPacket > 0 && c.maxPacket < 256
 	}

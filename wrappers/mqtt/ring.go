@@ -36,10 +36,8 @@ type place struct {
 func newEntry(p *publication) *entry {
 	e := &entry{address: p.address, msg: p.msg, from: p.client, arrived: p.arrived, patch: -1}
 	if i := expiryOffset(p.msg.props); i >= 0 {
-		e.patch, e.expiry = i, int(binary.BigEndian.Uint32(p.msg.props[i:]))
-		if e.expiry == 0 {
-			e.expiry = -1
-		}
+		e.patch, e.expiry = i, int64(binary.BigEndian.Uint32(p.msg.props[i:]))
+		e.expiry = max(e.expiry, 1)
 	}
 	return e
 }

@@ -241,7 +241,7 @@ func (c *conn) fits(d delivery) bool {
 }
 
 func (e *entry) expired() bool {
-	return e.expiry != 0 && time.Since(e.arrived) >= time.Duration(max(e.expiry, 1))*time.Second
+	return e.expiry != 0 && time.Since(e.arrived) >= time.Duration(e.expiry)*time.Second
 }
 
 // properties are the message's own, the expiry interval less the time it spent here.
@@ -249,7 +249,7 @@ func (e *entry) properties() []byte {
 	if e.patch < 0 {
 		return e.msg.props
 	}
-	waited := int(time.Since(e.arrived) / time.Second)
+	waited := int64(time.Since(e.arrived) / time.Second)
 	if waited == 0 {
 		return e.msg.props
 	}
