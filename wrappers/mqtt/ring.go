@@ -17,7 +17,7 @@ type entry struct {
 	msg     publish // topic, payload, properties; QoS and RETAIN as published
 	from    string  // client id of the publisher, for No Local
 	arrived time.Time
-	expiry  int           // seconds after which it is not worth delivering; 0: none
+	expiry  int64         // seconds after which it is not worth delivering; 0: none
 	patch   int           // where in msg.props the expiry interval stands, -1
 	filter  *subscription // state for one subscriber: the subscription it answers
 }
