@@ -237,8 +237,15 @@ func (s *docServer) apply(ctx context.Context, c wrappers.Change) wrappers.Effec
 		delete(s.docs, c.Address)
 		s.writes = append(s.writes, "delete "+c.Address)
 	} else {
-		s.docs[c.Address] = string(c.Payload.Raw)
-		s.writes = append(s.writes, c.Address+" "+string(c.Payload.Raw))
+		pay := c.Payload
+		if have, ok := s.docs[c.Address]; ok && c.Onto != nil {
+			var err error
+			if pay, err = c.Onto(wrappers.Payload{Raw: []byte(have)}); err != nil {
+				return wrappers.Effect{Outcome: wrappers.Parked, Err: err}
+			}
+		}
+		s.docs[c.Address] = string(pay.Raw)
+		s.writes = append(s.writes, c.Address+" "+string(pay.Raw))
 	}
 	return wrappers.Effect{Outcome: wrappers.Done}
 }
@@ -1011,4 +1018,45 @@ func TestForeignCursor(t *testing.T) {
 	if want := []string{`oven/1 {"value":1}`, `oven/2 {"value":2}`}; !slices.Equal(got, want) {
 		t.Errorf("told %q, want %q", got, want)
 	}
+}
+
+// What a bind doesn't map stays in the server's document, and what it maps is cleared there.
+func TestWriteBackKeepsTheRest(t *testing.T) {
+	hcl := strings.Replace(ovens, `bind "docs" "/oven/{o}" {}`, `bind "docs" "/oven/{o}" { map = { value = payload.v, unit = payload.in.unit } }`, 1)
+	w := newWorld(t, hcl, relayDocs(), virtualTalk())
+	d := newDocServer(t, w.door("docs"), map[string]string{"/oven/3": `{"in":{"of":7,"unit":"C"},"salary":1,"v":2}`})
+	if err := d.client(t.Context(), wrappers.Put, "/oven/3", `{"in":{"of":7,"unit":"C"},"salary":1,"v":3}`); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.value("oven/3"); got != `{"unit":"C","value":3}` {
+		t.Errorf("register: %s", got)
+	}
+	if _, err := w.door("talk").Do(t.Context(), doc(wrappers.Message, "oven/3", `{"value":4,"unit":null}`)); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the document follows", func() bool { return d.doc("/oven/3") == `{"in":{"of":7},"salary":1,"v":4}` })
+}
+
+// A conditional write that meets a change is not repeated over it: the change is heard first.
+func TestWriteBackMeetsAChange(t *testing.T) {
+	w := newWorld(t, ovens, relayDocs(), virtualTalk())
+	d := newDocServer(t, w.door("docs"), nil)
+	if err := d.client(t.Context(), wrappers.Put, "/oven/3", `{"unit":"C","value":1}`); err != nil {
+		t.Fatal(err)
+	}
+	met := false
+	d.refuse = func(wrappers.Change) *wrappers.Effect {
+		if met {
+			return nil
+		}
+		met = true
+		d.mu.Lock()
+		d.docs["/oven/3"] = `{"unit":"F","value":1}` // by somebody, past the gateway
+		d.mu.Unlock()
+		return &wrappers.Effect{Outcome: wrappers.Retry, Err: wrappers.Refuse(wrappers.ErrConflict, "412")}
+	}
+	w.put("oven/3", "value", "2")
+	w.until("both changes stand on both sides", func() bool {
+		return d.doc("/oven/3") == `{"unit":"F","value":2}` && w.value("oven/3") == `{"unit":"F","value":2}`
+	})
 }
