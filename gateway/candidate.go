@@ -221,21 +221,31 @@ func (l *link) rename(ctx context.Context, op *wrappers.Operation, w *engine.Wri
 	return nil
 }
 
-// write commits a candidate whose preconditions may be the gateway's own: if somebody came
-// between the look and the commit, it looks again.
-func (l *link) write(ctx context.Context, op *wrappers.Operation) (engine.Receipt, error) {
+// sequence gives the candidate of an operation its place. A precondition may be the gateway's own:
+// if somebody came between the look and the commit, it looks again.
+func (l *link) sequence(ctx context.Context, op *wrappers.Operation) (w engine.Write, wait func() (engine.Receipt, error), err error) {
 	const looks = 16
 	for try := 1; ; try++ {
-		w, err := l.candidate(ctx, op)
-		if err != nil || len(w.Ops) == 0 {
-			return engine.Receipt{}, err
+		if w, err = l.candidate(ctx, op); err != nil {
+			return w, nil, err
 		}
-		r, err := l.store.WriteState(ctx, w)
-		if err = kind(err); err == nil {
-			return r, nil
+		if len(w.Ops) == 0 {
+			return w, func() (engine.Receipt, error) { return engine.Receipt{}, nil }, nil
 		}
+		if _, wait, err = l.store.Submit(ctx, w); err == nil {
+			return w, wait, nil
+		}
+		err = kind(err)
 		if wrappers.Kind(err) != wrappers.ErrConflict || try == looks || len(w.If) == 0 {
-			return r, err
+			return w, nil, err
 		}
 	}
+}
+
+// sourceOf is the mapping line behind an operation's effects, "" if it has none.
+func sourceOf(effects []mapping.Effect) string {
+	if len(effects) == 0 {
+		return ""
+	}
+	return effects[0].Bind.Source()
 }

@@ -65,7 +65,7 @@ func (in *intent) Commit(ctx context.Context, as wrappers.Operation) (wrappers.R
 	effects, err := in.gen.Set.In(l.name, &as, l.env(ctx))
 	if err != nil {
 		// The server took what the mapping can't read: it is shown, and the peer gets its success.
-		l.event(In, &as, started, nil, err)
+		l.event(In, &as, started, sourceOf(effects), nil, err)
 		if err := l.park(ctx, &as, "in", "", err, false); err != nil {
 			in.Unknown()
 			return wrappers.Result{}, err
@@ -79,7 +79,7 @@ func (in *intent) Commit(ctx context.Context, as wrappers.Operation) (wrappers.R
 	if err == nil && wait != nil {
 		r, err = wait()
 	}
-	l.event(In, &as, started, &r, err)
+	l.event(In, &as, started, sourceOf(effects), &r, err)
 	if err != nil {
 		l.base.forget(in.at)
 		in.Unknown()
@@ -104,9 +104,6 @@ func (in *intent) submit(ctx context.Context, as *wrappers.Operation, effects []
 		if err != nil {
 			return nil, err
 		}
-		if w.By.Source == "" {
-			w.By.Source = e.Bind.Source()
-		}
 		w.Ops = append(w.Ops, ops...)
 		then = append(then, baseline)
 	}
@@ -115,7 +112,7 @@ func (in *intent) submit(ctx context.Context, as *wrappers.Operation, effects []
 		l.keepQuietly(append(bind(then)(engine.Dot{}), done)...)
 		return nil, nil
 	}
-	w.By, w.Tag = l.cause(as, w.By.Source), as.Tag
+	w.By, w.Tag = l.cause(as, sourceOf(effects)), as.Tag
 	w.Keep = []engine.Record{done}
 	w.KeepWith = bind(then)
 	return l.submit(ctx, w, spots)

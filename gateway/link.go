@@ -48,27 +48,50 @@ func (l *link) Maps(verb wrappers.Verb, server, address string) bool {
 
 // Do implements wrappers.Link: a virtual wrapper's operation, from the peer's words to the disk.
 func (l *link) Do(ctx context.Context, op wrappers.Operation) (wrappers.Result, error) {
-	started := time.Now()
-	if err := l.allowed(&op); err != nil {
-		l.event(In, &op, started, nil, err)
-		return wrappers.Result{}, err
-	}
+	answer := l.read
 	switch op.Verb {
 	case wrappers.Read:
-		r, err := l.read(ctx, &op)
-		l.event(Asked, &op, started, nil, err)
-		return r, err
 	case wrappers.List:
-		r, err := l.list(ctx, &op)
-		l.event(Asked, &op, started, nil, err)
-		return r, err
+		answer = l.list
+	default:
+		wait, err := l.Start(ctx, op)
+		if err != nil {
+			return wrappers.Result{}, err
+		}
+		return wait()
 	}
-	receipt, err := l.write(ctx, &op)
-	l.event(In, &op, started, &receipt, err)
+	started := time.Now()
+	var r wrappers.Result
+	err := l.allowed(&op)
+	if err == nil {
+		r, err = answer(ctx, &op)
+	}
+	l.event(Asked, &op, started, "", nil, err)
+	return r, err
+}
+
+// Start implements wrappers.Link: everything but the wait for the disk.
+func (l *link) Start(ctx context.Context, op wrappers.Operation) (func() (wrappers.Result, error), error) {
+	started := time.Now()
+	err := l.allowed(&op)
+	var w engine.Write
+	var wait func() (engine.Receipt, error)
+	if err == nil {
+		w, wait, err = l.sequence(ctx, &op)
+	}
 	if err != nil {
-		return wrappers.Result{}, err
+		l.event(In, &op, started, w.By.Source, nil, err)
+		return nil, err
 	}
-	return result(receipt), nil
+	return func() (wrappers.Result, error) {
+		receipt, err := wait()
+		err = kind(err)
+		l.event(In, &op, started, w.By.Source, &receipt, err)
+		if err != nil {
+			return wrappers.Result{}, err
+		}
+		return result(receipt), nil
+	}, nil
 }
 
 // allowed checks what a peer that nobody authenticated may do. In front of a real server it is
@@ -196,10 +219,10 @@ func (l *link) cause(op *wrappers.Operation, source string) engine.Cause {
 }
 
 // event reports what became of an operation.
-func (l *link) event(k EventKind, op *wrappers.Operation, started time.Time, r *engine.Receipt, err error) {
+func (l *link) event(k EventKind, op *wrappers.Operation, started time.Time, source string, r *engine.Receipt, err error) {
 	e := Event{
 		Time: time.Now(), Kind: k, Protocol: l.info.Protocol.Name, Wrapper: l.name, Verb: op.Verb, Server: op.Server,
-		Address: op.Address, Principal: op.Who.Principal, Peer: op.Who.Peer, Size: len(op.Payload.Raw), Took: time.Since(started),
+		Address: op.Address, Principal: op.Who.Principal, Peer: op.Who.Peer, Size: len(op.Payload.Raw), Took: time.Since(started), Source: source,
 	}
 	if err != nil {
 		e.Outcome = err.Error()

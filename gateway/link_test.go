@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -226,8 +227,11 @@ func (s *docServer) apply(ctx context.Context, c wrappers.Change) wrappers.Effec
 		}
 		return wrappers.Effect{Outcome: wrappers.Done}
 	}
-	if s.refuse != nil {
-		if e := s.refuse(c); e != nil {
+	s.mu.Lock()
+	refuse := s.refuse
+	s.mu.Unlock()
+	if refuse != nil {
+		if e := refuse(c); e != nil {
 			return *e
 		}
 	}
@@ -248,6 +252,13 @@ func (s *docServer) apply(ctx context.Context, c wrappers.Change) wrappers.Effec
 		s.writes = append(s.writes, c.Address+" "+string(pay.Raw))
 	}
 	return wrappers.Effect{Outcome: wrappers.Done}
+}
+
+// refuses makes the server answer writes as f says, until f is nil.
+func (s *docServer) refuses(f func(wrappers.Change) *wrappers.Effect) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuse = f
 }
 
 func (s *docServer) doc(address string) string {
@@ -290,13 +301,15 @@ type talkServer struct {
 }
 
 func newTalkServer(t *testing.T, link wrappers.Link, retained map[string]string) *talkServer {
-	s := &talkServer{last: map[string]string{}, link: link, stream: make(chan wrappers.Observation, 10_000)}
+	s := &talkServer{last: maps.Clone(retained), link: link, stream: make(chan wrappers.Observation, 10_000)}
+	if s.last == nil {
+		s.last = map[string]string{}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		var have []wrappers.Observation
 		for a, p := range retained {
-			s.last[a] = p
 			have = append(have, wrappers.Observation{Address: a, Verb: wrappers.Message, Payload: wrappers.Payload{Raw: []byte(p)}})
 		}
 		if err := link.Seen(ctx, wrappers.Position{Feed: true, Snapshot: wrappers.SnapshotEnd}, have); err != nil && ctx.Err() == nil {
@@ -552,10 +565,7 @@ func TestFirstContact(t *testing.T) {
 			w.put("oven/2", "value", "2") // equal
 			w.put("oven/3", "value", "3") // differs
 			w.put("oven/4", "value", "4") // missing there
-			d := newDocServer(t, w.door("docs"), map[string]string{})
-			for k, v := range conflicting {
-				d.docs[k] = v
-			}
+			d := newDocServer(t, w.door("docs"), maps.Clone(conflicting))
 			w.until("the missing side is filled", func() bool { return d.doc("/oven/4") == `{"value":4}` })
 			switch first {
 			case "":
@@ -629,7 +639,10 @@ func TestUnknownOutcome(t *testing.T) {
 			if err := d.client(t.Context(), wrappers.Merge, "/oven/3", `{"next":true}`); err != nil {
 				t.Fatal(err)
 			}
-			if d.reads == 0 {
+			d.mu.Lock()
+			reads := d.reads
+			d.mu.Unlock()
+			if reads == 0 {
 				t.Error("the server was not asked")
 			}
 			if got, want := w.value("oven/3"), `{"next":true,`+want[1:]; got != want {
@@ -685,13 +698,12 @@ func TestIntentOutlivesTheProcess(t *testing.T) {
 func TestParked(t *testing.T) {
 	w := newWorld(t, ovens, relayDocs(), virtualTalk())
 	d := newDocServer(t, w.door("docs"), nil)
-	refuse := true
-	d.refuse = func(c wrappers.Change) *wrappers.Effect {
-		if c.Address == "/oven/1" && refuse {
+	d.refuses(func(c wrappers.Change) *wrappers.Effect {
+		if c.Address == "/oven/1" {
 			return &wrappers.Effect{Outcome: wrappers.Parked, Err: errors.New("422 too hot")}
 		}
 		return nil
-	}
+	})
 	w.put("oven/1", "value", "1")
 	w.put("oven/2", "value", "2")
 	w.until("the stream goes on", func() bool { return d.doc("/oven/2") != "" })
@@ -705,9 +717,7 @@ func TestParked(t *testing.T) {
 		items, _ = w.Parked(t.Context())
 		return len(items) == 1 && items[0].Tries == 2
 	})
-	d.mu.Lock()
-	refuse = false
-	d.mu.Unlock()
+	d.refuses(nil)
 	if err := w.Retry(t.Context(), items[0].ID); err != nil {
 		t.Fatal(err)
 	}
@@ -731,12 +741,12 @@ func TestRetriesUntilTheServerIsBack(t *testing.T) {
 	w := newWorld(t, ovens, relayDocs(), virtualTalk())
 	d := newDocServer(t, w.door("docs"), nil)
 	tries := 0
-	d.refuse = func(wrappers.Change) *wrappers.Effect {
+	d.refuses(func(wrappers.Change) *wrappers.Effect {
 		if tries++; tries < 3 {
 			return &wrappers.Effect{Outcome: wrappers.Retry, Err: errors.New("503")}
 		}
 		return nil
-	}
+	})
 	w.put("oven/1", "value", "1")
 	w.put("oven/1", "value", "2")
 	w.until("written in the end", func() bool { return d.doc("/oven/1") == `{"value":2}` })
@@ -1045,7 +1055,7 @@ func TestWriteBackMeetsAChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	met := false
-	d.refuse = func(wrappers.Change) *wrappers.Effect {
+	d.refuses(func(wrappers.Change) *wrappers.Effect {
 		if met {
 			return nil
 		}
@@ -1054,7 +1064,7 @@ func TestWriteBackMeetsAChange(t *testing.T) {
 		d.docs["/oven/3"] = `{"unit":"F","value":1}` // by somebody, past the gateway
 		d.mu.Unlock()
 		return &wrappers.Effect{Outcome: wrappers.Retry, Err: wrappers.Refuse(wrappers.ErrConflict, "412")}
-	}
+	})
 	w.put("oven/3", "value", "2")
 	w.until("both changes stand on both sides", func() bool {
 		return d.doc("/oven/3") == `{"unit":"F","value":2}` && w.value("oven/3") == `{"unit":"F","value":2}`

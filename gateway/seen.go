@@ -71,7 +71,7 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 		return b.keep(o.Keep)
 	}
 	if err != nil {
-		l.event(In, &op, started, nil, err)
+		l.event(In, &op, started, sourceOf(effects), nil, err)
 		return errors.Join(l.park(b.ctx, &op, "in", "", err, false), b.keep(o.Keep))
 	}
 	for _, e := range effects {
@@ -84,7 +84,7 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 	}
 	wait, registers, err := b.submit(at, p, o, &op, effects, polled)
 	if err != nil {
-		l.event(In, &op, started, nil, err)
+		l.event(In, &op, started, sourceOf(effects), nil, err)
 		if wrappers.Kind(err) == wrappers.ErrUnavailable {
 			return err // the server owes it to us still
 		}
@@ -103,7 +103,7 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 	// The caller owns the payload again when Seen returns, not before: op stays whole until then.
 	b.waiting = append(b.waiting, func() error {
 		r, err := wait()
-		l.event(In, &op, started, &r, err)
+		l.event(In, &op, started, sourceOf(effects), &r, err)
 		return err
 	})
 	return nil
@@ -130,16 +130,13 @@ func (b *sightings) submit(at wrappers.Position, p place, o *wrappers.Observatio
 		if err != nil {
 			return nil, nil, err
 		}
-		if w.By.Source == "" {
-			w.By.Source = e.Bind.Source()
-		}
 		w.Ops = append(w.Ops, ops...)
 		then = append(then, baseline)
 	}
 	if len(w.Ops) == 0 {
 		return nil, nil, kind(l.store.KeepRecords(b.ctx, false, append(l.own(o.Keep), bind(then)(engine.Dot{})...)...))
 	}
-	w.By, w.Tag, w.Keep = l.cause(op, w.By.Source), o.Tag, l.own(o.Keep)
+	w.By, w.Tag, w.Keep = l.cause(op, sourceOf(effects)), o.Tag, l.own(o.Keep)
 	w.KeepWith = bind(then)
 	for _, op := range w.Ops {
 		registers = append(registers, op.Register)

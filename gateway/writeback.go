@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spooksystems/gateway/engine"
@@ -32,7 +32,7 @@ type writeBack struct {
 	reads    map[place]int // read-backs that are out
 	tickets  uint64
 	observed uint64 // ordinal up to which deltas have been marked
-	logID    uint64
+	logID    atomic.Uint64
 	stored   uint64
 	saved    time.Time
 	wake     chan struct{}
@@ -216,7 +216,7 @@ func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
 	// Of a snapshot only the last delta has a cursor: whoever stops midway begins anew.
 	if d.Cursor.Log != 0 && d.Part == d.Of-1 {
 		b.observed = max(b.observed, d.Cursor.Ordinal)
-		b.logID = d.Cursor.Log
+		b.logID.Store(d.Cursor.Log)
 	}
 	b.mu.Unlock()
 	if len(spots) > 0 {
@@ -276,26 +276,29 @@ func (b *writeBack) next(ctx context.Context) (c wrappers.Change, ok bool, wait 
 	for len(queue) > 0 {
 		d := queue[0]
 		queue = queue[1:]
-		if left := time.Until(d.after); left > 0 {
+		b.mu.Lock()
+		left, mine := time.Until(d.after), d.locked
+		b.mu.Unlock()
+		if left > 0 {
 			wait = min(wait, left)
 			later = append(later, d)
 			continue
 		}
-		if !d.locked && !b.l.owners.try(d.place) {
+		if !mine && !b.l.owners.try(d.place) {
 			later = append(later, d) // its release wakes us
 			continue
 		}
-		d.locked = true
+		b.hold(d, true)
 		c, ok, err = b.prepare(ctx, d)
 		if errors.Is(err, errWaits) {
+			b.hold(d, false)
 			b.l.owners.pass(d.place)
-			d.locked = false
 			later = append(later, d) // what it waits for wakes us
 			continue
 		}
 		if err != nil {
+			b.hold(d, false)
 			b.l.owners.release(d.place)
-			d.locked = false
 			if ctx.Err() != nil {
 				later = append(later, d)
 				return c, false, 0, err
@@ -310,11 +313,18 @@ func (b *writeBack) next(ctx context.Context) (c wrappers.Change, ok bool, wait 
 		if ok {
 			return c, true, 0, nil
 		}
+		b.hold(d, false)
 		b.l.owners.release(d.place)
-		d.locked = false
 		b.finish(d)
 	}
 	return c, false, wait, nil
+}
+
+// hold notes whether a spot's address is ours.
+func (b *writeBack) hold(d *due, ours bool) {
+	b.mu.Lock()
+	d.locked = ours
+	b.mu.Unlock()
 }
 
 // finish ends a spot's turn: it is as it should be, or is due again.
@@ -343,135 +353,6 @@ func (b *writeBack) finishLocked(d *due) {
 		close(b.room)
 		b.room = nil
 	}
-}
-
-// prepare decides what, if anything, is to be written at a spot whose address is ours.
-func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool, error) {
-	l := b.l
-	var p mapping.Place
-	for _, q := range l.set().Places(l.name, d.register) {
-		if q.Server == d.server && q.Address == d.address {
-			p = q
-		}
-	}
-	if p.Bind == nil || !p.Bind.Outward() {
-		if len(d.intents) == 0 {
-			return wrappers.Change{}, false, nil // the bind has gone
-		}
-		at, ok := l.set().At(l.name, d.server, d.address)
-		if !ok {
-			l.keepQuietly(intentsGone(d.intents)...)
-			return wrappers.Change{}, false, nil
-		}
-		p = mapping.Place{Bind: at.Bind, Wrapper: l.name, Server: d.server, Address: d.address}
-	}
-	l.base.turn.Lock()
-	defer l.base.turn.Unlock()
-	if l.base.leads(d.spot) {
-		return wrappers.Change{}, false, errWaits // what the server showed is on its way to the disk
-	}
-	st, err := l.store.ReadState(ctx, d.register)
-	if err != nil {
-		return wrappers.Change{}, false, err
-	}
-	base, known, err := l.base.get(d.spot)
-	if err != nil {
-		return wrappers.Change{}, false, err
-	}
-	c := wrappers.Change{
-		Server: d.server, Address: d.address, Version: version(st), Previous: wrappers.Version(base.Version),
-		Cursor: wrappers.Cursor(engine.Cursor{Log: b.logID, Ordinal: st.Ordinal}.String()), Options: p.Bind.Options(),
-	}
-	if d.read || !l.info.Protocol.Feed && p.Bind.Inward() && !p.Bind.Events() && (!known || base.Bind != p.Bind.Hash()) {
-		c.ReadBack, d.read = true, true
-		return b.fly(d, p.Bind, c), true, nil
-	}
-	if !p.Bind.Outward() || b.inConflict(d.spot) {
-		return wrappers.Change{}, false, nil
-	}
-	if b.waits(p.Bind) {
-		return wrappers.Change{}, false, errWaits
-	}
-	d.told, d.more = 0, false
-	if p.Bind.Events() {
-		var found bool
-		if st, found, err = b.event(ctx, d, p, base.Told, &c); err != nil || !found {
-			return wrappers.Change{}, false, err
-		}
-	}
-	fields := shownFields(p.Bind.Mapped(d.register, st))
-	gone := !st.Exists || len(fields) == 0 && !p.Bind.Open()
-	if gone && p.Bind.OnDelete() == "ignore" {
-		return wrappers.Change{}, false, nil
-	}
-	if !d.force && d.told == 0 && base.Holds(fields, gone) {
-		return wrappers.Change{}, false, nil
-	}
-	d.sent = engine.Stored(fields, st)
-	d.sent.Gone = gone
-	d.version = st
-	c.Gone = gone
-	c.Create = !known || base.Holds(nil, true)
-	if !gone {
-		pay, send, err := p.Bind.Out(p, st, nil, l.env(ctx))
-		if err != nil {
-			return wrappers.Change{}, false, err
-		}
-		if !send {
-			if d.told > 0 {
-				d.again = d.more
-				base.Told = d.told
-				l.keepQuietly(l.base.record(d.spot, base))
-			}
-			return wrappers.Change{}, false, nil
-		}
-		c.Payload = pay
-		if !p.Bind.Whole() {
-			c.Onto = func(doc wrappers.Payload) (wrappers.Payload, error) {
-				pay, send, err := p.Bind.Out(p, st, &doc, l.env(ctx))
-				if err == nil && !send {
-					return doc, nil
-				}
-				return pay, err
-			}
-		}
-	}
-	if l.info.Protocol.Feed && p.Bind.Inward() {
-		// The feed may show it before the server's answer comes, or after a crash.
-		base.Sent = slices.Clone(base.Sent)
-		base.AddSent(d.sent)
-		base.Bind = p.Bind.Hash()
-		l.keepQuietly(l.base.record(d.spot, base))
-	}
-	return b.fly(d, p.Bind, c), true, nil
-}
-
-// event finds the oldest change that a bind with events has not told yet.
-func (b *writeBack) event(ctx context.Context, d *due, p mapping.Place, told uint64, c *wrappers.Change) (engine.StateBlock, bool, error) {
-	if told == 0 {
-		told = max(d.since, 1) - 1 // changes from before the bind existed are not events
-	}
-	var st engine.StateBlock
-	found := false
-	for q, err := range b.l.store.History(ctx, engine.HistoryQuery{Register: d.register, After: told, Oldest: true, Limit: math.MaxInt32}) {
-		if err != nil {
-			return st, false, err
-		}
-		own := q.Cause.Wrapper == b.l.name && q.Cause.Address == d.address
-		if own || !concerns(p.Bind, &q) {
-			continue
-		}
-		if found {
-			d.more = true
-			break
-		}
-		st, found = q.After, true
-		d.told = q.Cursor.Ordinal
-		c.Key = q.Cursor.String()
-		c.Cursor = wrappers.Cursor(c.Key)
-		c.Version = version(st)
-	}
-	return st, found, nil
 }
 
 func (b *writeBack) fly(d *due, bind *mapping.Bind, c wrappers.Change) wrappers.Change {
@@ -560,112 +441,6 @@ func (b *writeBack) settle(ctx context.Context, c wrappers.Change, e wrappers.Ef
 	return err
 }
 
-// done stores the baseline that follows from a write the server took.
-func (b *writeBack) done(ctx context.Context, d *due, c wrappers.Change, e wrappers.Effect) error {
-	l := b.l
-	if c.ReadBack {
-		l.keepQuietly(intentsGone(d.intents)...)
-		return nil
-	}
-	l.base.turn.Lock()
-	defer l.base.turn.Unlock()
-	base, _, err := l.base.get(d.spot)
-	if err != nil {
-		return err
-	}
-	base.Bind = d.bind.Hash()
-	if d.told > 0 {
-		base.Told = d.told
-	}
-	if !l.info.Protocol.Feed || !d.bind.Inward() {
-		sent := d.sent
-		if e.AsStored != nil && d.bind.Inward() {
-			sent = l.asStored(ctx, d, *e.AsStored)
-		}
-		base.Took(sent)
-		base.Version = string(e.Version)
-		if len(d.sent.Fields) == 0 && d.sent.Gone {
-			base.Exists = nil
-		}
-	}
-	l.keepQuietly(l.base.record(d.spot, base))
-	l.parking.cleared(l, d)
-	l.emit(Event{
-		Time: time.Now(), Kind: Out, Protocol: l.info.Protocol.Name, Wrapper: l.name, Verb: outVerb(c), Server: d.server, Address: d.address,
-		Registers: []string{d.register}, Source: d.bind.Source(), Cursor: engine.Cursor{Log: b.logID, Ordinal: d.version.Ordinal},
-		Took: max(time.Since(d.version.Time.Time()), 0), Size: len(c.Payload.Raw), Text: text(d.version),
-	})
-	return nil
-}
-
-// asStored gives the fields of a write in the server's own rendering, so that `char(5)` or a
-// number's trailing zeros never come back as news.
-func (l *link) asStored(ctx context.Context, d *due, p wrappers.Payload) engine.Sent {
-	effects, err := l.set().In(l.name, &wrappers.Operation{Verb: wrappers.Put, Server: d.server, Address: d.address, Payload: p}, l.env(ctx))
-	if err != nil {
-		return d.sent // it answers with something else than the document
-	}
-	sent := d.sent
-	sent.Fields = slices.Clone(d.sent.Fields)
-	for _, e := range effects {
-		if e.Register != d.register {
-			continue
-		}
-		for _, f := range e.Fields {
-			for i := range sent.Fields {
-				if sent.Fields[i].Field == f.Field {
-					sent.Fields[i].Value = f.Value
-				}
-			}
-		}
-	}
-	return sent
-}
-
-// refused parks what the server will not take.
-func (b *writeBack) refused(ctx context.Context, d *due, why error) error {
-	l := b.l
-	l.base.turn.Lock()
-	defer l.base.turn.Unlock()
-	if !d.read {
-		if base, known, err := l.base.get(d.spot); err == nil && known {
-			base.Sent = slices.Clone(base.Sent)
-			base.TakeBack()
-			if d.told > 0 {
-				base.Told = d.told // the stream goes on behind it
-				b.mu.Lock()
-				d.again = d.again || d.more
-				b.mu.Unlock()
-			}
-			l.keepQuietly(l.base.record(d.spot, base))
-		}
-	} else if len(d.intents) > 0 {
-		l.keepQuietly(intentsGone(d.intents)...)
-	}
-	l.emit(Event{
-		Time: time.Now(), Kind: Out, Protocol: l.info.Protocol.Name, Wrapper: l.name, Server: d.server, Address: d.address,
-		Registers: []string{d.register}, Source: d.bind.Source(), Outcome: why.Error(),
-	})
-	return l.parkOut(ctx, d, why)
-}
-
-func outVerb(c wrappers.Change) wrappers.Verb {
-	if c.Gone {
-		return wrappers.Delete
-	}
-	return wrappers.Put
-}
-
-func shownFields(fields []mapping.FieldValue) []engine.ShownField {
-	out := make([]engine.ShownField, 0, len(fields))
-	for _, f := range fields {
-		if !f.Value.IsAbsent() {
-			out = append(out, engine.ShownField{Field: f.Field, Value: f.Value})
-		}
-	}
-	return out
-}
-
 // saveEvery bounds how often the cursor is stored: all it saves is a second look.
 const saveEvery = 100 * time.Millisecond
 
@@ -679,7 +454,7 @@ func (b *writeBack) save() time.Duration {
 			low = d.since - 1
 		}
 	}
-	if low == b.stored || b.logID == 0 {
+	if low == b.stored || b.logID.Load() == 0 {
 		b.mu.Unlock()
 		return time.Hour
 	}
@@ -688,7 +463,7 @@ func (b *writeBack) save() time.Duration {
 		return left
 	}
 	b.stored, b.saved = low, time.Now()
-	at := engine.Cursor{Log: b.logID, Ordinal: low}
+	at := engine.Cursor{Log: b.logID.Load(), Ordinal: low}
 	b.mu.Unlock()
 	b.l.keepQuietly(engine.Record{Table: tableCursor, Key: b.l.name, Value: []byte(at.String())})
 	return time.Hour

@@ -32,6 +32,12 @@ type Link interface {
 	// Do returns. ErrUnmapped: no bind has this address.
 	Do(ctx context.Context, op Operation) (Result, error)
 
+	// Start is Do for a write whose caller waits for the disk later, so that a peer's messages keep
+	// their order and share syncs: the write has its place, behind all that were started before it,
+	// when Start returns, and is durable when wait returns, which must be called once. Payload is
+	// the caller's again when Start returns.
+	Start(ctx context.Context, op Operation) (wait func() (Result, error), err error)
+
 	// Begin announces a write that a relay is about to forward to its server and for which no
 	// feed will speak. The intent is durable and the address belongs to the caller when it
 	// returns, so at most one write per address is in flight; a caller holds at most one intent

@@ -138,7 +138,8 @@ func (c *conn) forget(s *slot) {
 	c.session.mu.Unlock()
 }
 
-// commitAll commits the publishes of one address until there are no more.
+// commitAll starts the publishes of one address in their order until there are no more. Their
+// syncs overlap.
 func (c *conn) commitAll(address string) {
 	for {
 		c.mu.Lock()
@@ -151,27 +152,48 @@ func (c *conn) commitAll(address string) {
 		s := queue[0]
 		c.chains[address] = queue[1:]
 		c.mu.Unlock()
-		c.commit(s)
+		var wait func() error
+		if c.guarded(s, func() { wait = c.broker.start(&s.publication) }) {
+			c.broker.bg.Go(func() { c.finishPublish(s, wait) })
+		}
 	}
 }
 
-func (c *conn) commit(s *slot) {
-	b := c.broker
+// guarded runs a step of a publish; false: it panicked, which ends that publish and nothing else.
+func (c *conn) guarded(s *slot, step func()) (ok bool) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.err = wrappers.ErrUnavailable
-			b.link.Count("panics", 1)
-			b.cfg.Log.Error("panic in a publish", "address", s.address, "panic", r)
+			c.broker.link.Count("panics", 1)
+			c.broker.cfg.Log.Error("panic in a publish", "address", s.address, "panic", r)
+			c.taken(s)
 		}
-		c.mu.Lock()
-		s.done = true
-		c.busy--
-		c.heavy -= s.size
-		c.settle(s)
-		c.idle.Broadcast()
-		c.mu.Unlock()
 	}()
-	s.err = b.commit(&s.publication)
+	step()
+	return true
+}
+
+// finishPublish waits for a publish that was started.
+func (c *conn) finishPublish(s *slot, wait func() error) {
+	if c.guarded(s, func() { c.await(s, wait) }) {
+		c.taken(s)
+	}
+}
+
+// taken acknowledges what is due.
+func (c *conn) taken(s *slot) {
+	c.mu.Lock()
+	s.done = true
+	c.busy--
+	c.heavy -= s.size
+	c.settle(s)
+	c.idle.Broadcast()
+	c.mu.Unlock()
+}
+
+func (c *conn) await(s *slot, wait func() error) {
+	b := c.broker
+	s.err = wait()
 	if s.qos == 2 {
 		if s.err == nil && c.session.lasts() {
 			// Between the commit and this record a crash makes the client send again, unacknowledged.

@@ -171,7 +171,11 @@ func (b *broker) findPlace() {
 }
 
 // commit makes a publish durable. It returns when it is, or with what forbids it.
-func (b *broker) commit(p *publication) error {
+func (b *broker) commit(p *publication) error { return b.start(p)() }
+
+// start gives a publish its place, behind all that were started before it; the returned function
+// waits until it is durable, or says what forbids it.
+func (b *broker) start(p *publication) (wait func() error) {
 	op := wrappers.Operation{Verb: wrappers.Message, Address: p.address, Who: p.who, Tag: b.tags.Add(1)}
 	if p.msg.retain && len(p.msg.payload) == 0 {
 		op.Verb = wrappers.Delete
@@ -185,8 +189,19 @@ func (b *broker) commit(p *publication) error {
 	b.pendingMu.Lock()
 	b.pending[p.tag] = p
 	b.pendingMu.Unlock()
-	res, err := b.link.Do(b.ctx, op)
-	if op.Verb == wrappers.Delete && errors.Is(err, wrappers.ErrNotFound) {
+	durable, err := b.link.Start(b.ctx, op)
+	return func() error {
+		var res wrappers.Result
+		if err == nil {
+			res, err = durable()
+		}
+		return b.committed(p, op.Verb, res, err)
+	}
+}
+
+// committed takes note of what became of a publish.
+func (b *broker) committed(p *publication, verb wrappers.Verb, res wrappers.Result, err error) error {
+	if verb == wrappers.Delete && errors.Is(err, wrappers.ErrNotFound) {
 		res, err = wrappers.Result{}, nil // clearing what is clear is a message like any other
 	}
 	b.pendingMu.Lock()

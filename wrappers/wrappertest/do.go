@@ -91,6 +91,31 @@ func (l *Link) Do(ctx context.Context, op wrappers.Operation) (wrappers.Result, 
 	return res, nil
 }
 
+// Start implements wrappers.Link. What is started at one address is done in that order; Fail and
+// Block take it for a Do.
+func (l *Link) Start(ctx context.Context, op wrappers.Operation) (func() (wrappers.Result, error), error) {
+	op = cloneOp(op)
+	at := place{op.Server, op.Address}
+	done := make(chan struct{})
+	l.mu.Lock()
+	before := l.started[at]
+	l.started[at] = done
+	l.mu.Unlock()
+	var res wrappers.Result
+	var err error
+	go func() {
+		defer close(done)
+		if before != nil {
+			<-before
+		}
+		res, err = l.Do(ctx, op)
+	}()
+	return func() (wrappers.Result, error) {
+		<-done
+		return res, err
+	}, nil
+}
+
 func (l *Link) check(op *wrappers.Operation) error {
 	if !l.maps(op.Verb, op.Server, op.Address) {
 		return wrappers.Refuse(wrappers.ErrUnmapped, "no bind maps "+op.Address)

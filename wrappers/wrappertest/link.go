@@ -41,6 +41,7 @@ type Link struct {
 	fail       map[Call][]error
 	block      map[Call]chan struct{}
 	waiting    map[Call]int
+	started    map[place]chan struct{} // the last Start at each place
 	ticket     uint64
 	due        uint64
 	listed     map[place]bool // shown by the listing in progress
@@ -82,7 +83,7 @@ func NewLink(templates ...string) *Link {
 	l := &Link{
 		changed: make(chan struct{}), reload: make(chan struct{}),
 		cells: map[place]*cell{}, counts: map[string]int{}, kept: map[string][]byte{},
-		fail: map[Call][]error{}, block: map[Call]chan struct{}{}, waiting: map[Call]int{},
+		fail: map[Call][]error{}, block: map[Call]chan struct{}{}, waiting: map[Call]int{}, started: map[place]chan struct{}{},
 	}
 	l.SetPatterns(Patterns(templates...)...)
 	return l
