@@ -57,7 +57,10 @@ func (v *virtual) events(w http.ResponseWriter, r *http.Request, op wrappers.Ope
 		res, err := v.link.Do(ctx, op)
 		switch {
 		case err == nil:
-			s.event(&wrappers.Change{Address: op.Address, Payload: res.Payload, Version: res.Version, Snapshot: true})
+			s.event(&wrappers.Change{Address: op.Address, Payload: res.Payload, Version: res.Version, Snapshot: true, Cursor: res.Cursor})
+			if res.Cursor != "" { // what the state holds already need not be told again
+				changes = v.link.Follow(ctx, wrappers.Notify, res.Cursor)
+			}
 		case wrappers.Kind(err) != wrappers.ErrNotFound:
 			v.refuse(w, r, op, err)
 			return

@@ -224,8 +224,9 @@ func TestVirtualEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e := next(t, events); e.data != `{"value":1}` || e.id != "" {
-		t.Errorf("at first: got %+v, want the state", e)
+	state := next(t, events)
+	if state.data != `{"value":1}` || state.id == "" {
+		t.Errorf("at first: got %+v, want the state and its place", state)
 	}
 	link.PushPut("/v1/berlin/other", `{}`)
 	link.PushPut(oven, "two\nlines")
@@ -240,6 +241,13 @@ func TestVirtualEvents(t *testing.T) {
 	link.Push(wrappers.Operation{Verb: wrappers.Delete, Address: oven})
 	if e := next(t, events); e.name != "gone" || e.data != "" {
 		t.Errorf("a delete: got %+v", e)
+	}
+	early, err := c.stream(oven, "Last-Event-ID", state.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := next(t, early); e.data != "two\nlines" {
+		t.Errorf("resumed behind the state: got %+v", e)
 	}
 	again, err := c.stream(oven, "Last-Event-ID", e.id)
 	if err != nil {

@@ -74,7 +74,7 @@ func (l *Link) Do(ctx context.Context, op wrappers.Operation) (wrappers.Result, 
 	}
 	if op.Verb == wrappers.Read && op.Parts == nil {
 		c := l.cell(op.Server, op.Address)
-		return wrappers.Result{Payload: clonePayload(c.payload), Version: c.version}, nil
+		return wrappers.Result{Payload: clonePayload(c.payload), Version: c.version, Cursor: cursorOf(len(l.log))}, nil
 	}
 	var res wrappers.Result
 	for _, p := range parts {
