@@ -335,7 +335,12 @@ func (g *Gateway) wrapperConfig(r *running, log *slog.Logger) wrappers.Config {
 		Drain: b.Drain, Endpoint: g.mark, Log: log,
 	}
 	if len(r.listen) > 0 {
-		c.Listener = lend(r.listen)
+		l := lend(r.listen)
+		if limit := filesLimit(); limit > 0 {
+			l.files = filesFor(limit, b.Relay())
+			l.away = func() { g.figures.count(b.Name, "refused_files", 1) }
+		}
+		c.Listener = l
 	}
 	if b.TLS != nil {
 		c.TLS = r.cert.config(b.TLS)

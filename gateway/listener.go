@@ -114,6 +114,9 @@ type lent struct {
 	conns   chan net.Conn
 	done    chan struct{}
 	once    sync.Once
+
+	files int    // open, at which further peers are turned away; 0: never
+	away  func() // one was
 }
 
 func lend(sockets []*socket) *lent {
@@ -126,16 +129,31 @@ func lend(sockets []*socket) *lent {
 
 // Accept implements net.Listener.
 func (l *lent) Accept() (net.Conn, error) {
+	for {
+		c, ok := l.next()
+		if !ok {
+			return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+		}
+		if l.files == 0 || openFiles(c) < l.files {
+			return c, nil
+		}
+		_ = c.Close()
+		l.away()
+	}
+}
+
+func (l *lent) next() (c net.Conn, ok bool) {
 	select { // a closed listener takes no more, also when both are ready
 	case <-l.done:
+		return nil, false
 	default:
-		select {
-		case c := <-l.conns:
-			return c, nil
-		case <-l.done:
-		}
 	}
-	return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+	select {
+	case c := <-l.conns:
+		return c, true
+	case <-l.done:
+		return nil, false
+	}
 }
 
 // Close implements net.Listener: the sockets stay open, for the next run.
