@@ -75,7 +75,7 @@ func TestKill(t *testing.T) {
 		h := &ledger{register: fmt.Sprintf("site/kill/h%d", i)}
 		books = append(books, m, h)
 		writers.Go(func() {
-			if err := publishUntil(ctx, g.mqttAddr(), fmt.Sprintf("m%d", i), m, enough, &acked); err != nil {
+			if err := publishUntil(ctx, g.mqttAddr(), fmt.Sprintf("m%d", i), 0, m, enough, &acked); err != nil {
 				t.Error(err)
 			}
 		})
@@ -162,8 +162,8 @@ func TestKill(t *testing.T) {
 }
 
 // publishUntil publishes values one after the other, eight in flight, over as many connections as
-// it takes, and sends again what was not acknowledged.
-func publishUntil(ctx context.Context, addr, id string, l *ledger, enough <-chan struct{}, acked *atomic.Int64) error {
+// it takes, and sends again what was not acknowledged. It takes pace for each.
+func publishUntil(ctx context.Context, addr, id string, pace time.Duration, l *ledger, enough <-chan struct{}, acked *atomic.Int64) error {
 	type inFlight struct {
 		id    uint16
 		value int
@@ -223,6 +223,9 @@ func publishUntil(ctx context.Context, addr, id string, l *ledger, enough <-chan
 			l.acked[window[0].value-1] = true
 			window = window[1:]
 			acked.Add(1)
+			if pace > 0 {
+				<-time.After(pace)
+			}
 		}
 		stop()
 		c.Close()
