@@ -4,8 +4,11 @@
 //	N passed, N failed, N skipped
 //
 // It exits with 1 if anything failed, and with CI=true in the environment also if anything was
-// skipped: there, every peer has to be present. The race detector is used where it can be, and
-// counts as skipped where it cannot.
+// skipped: there, every peer has to be present. What doesn't apply (a reason that begins with
+// "n/a: ") is listed and no matter.
+//
+// The race detector is used where it can be, and counts as skipped where it cannot. Tests that can
+// only be run without it ("… without the race detector") have a turn of their own.
 package main
 
 import (
@@ -33,22 +36,25 @@ func main() {
 	args := []string{"test", "-json", "-timeout", *timeout}
 	if *short {
 		args = append(args, "-short")
-	}
-	var absent []skip
-	if why := noRaceDetector(); why != "" {
-		absent = append(absent, skip{name: "race detector", reason: why})
 	} else {
-		args = append(args, "-race")
-	}
-	if !*short {
 		// A cached success says nothing about the peers of today.
 		args = append(args, "-count=1")
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	results, err := run(ctx, append(args, packages...))
-	results.skips = append(absent, results.skips...)
+	results := newResults(os.Stdout)
+	var err error
+	if why := noRaceDetector(); why != "" {
+		err = run(ctx, results, slices.Concat(args, packages))
+		results.skips = append(results.skips, skip{name: "the race detector", reason: why})
+	} else {
+		err = run(ctx, results, slices.Concat(args, []string{"-race"}, packages))
+		if names, in := results.takeRaceless(); err == nil && len(names) > 0 {
+			pattern := "^(" + strings.Join(names, "|") + ")$"
+			err = run(ctx, results, slices.Concat(args, []string{"-run", pattern}, in))
+		}
+	}
 	strict := os.Getenv("CI") == "true"
 	results.summarise(os.Stdout, strict)
 	if err != nil {
@@ -59,9 +65,9 @@ func main() {
 	}
 }
 
-// run starts go with these arguments and reads its events until it ends. The error is about go
-// itself: failed tests are in the results.
-func run(ctx context.Context, args []string) (*results, error) {
+// run starts go with these arguments and adds its events to the results until it ends. The error
+// is about go itself: failed tests are in the results.
+func run(ctx context.Context, r *results, args []string) error {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -69,25 +75,24 @@ func run(ctx context.Context, args []string) (*results, error) {
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	}
 	cmd.Stderr = os.Stderr
-	r := newResults(os.Stdout)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return r, err
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return r, err
+		return err
 	}
 	readErr := r.read(stdout)
 	waitErr := cmd.Wait()
 	r.end()
 	switch {
 	case readErr != nil:
-		return r, readErr
+		return readErr
 	case waitErr != nil && r.good(false):
 		// Nothing in the events explains it: a broken go.mod, a pattern without packages, a signal.
-		return r, fmt.Errorf("go test: %w", waitErr)
+		return fmt.Errorf("go test: %w", waitErr)
 	}
-	return r, nil
+	return nil
 }
 
 // noRaceDetector says why -race can't be used here, or nothing.

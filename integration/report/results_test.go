@@ -70,6 +70,19 @@ func TestResults(t *testing.T) {
 			says: []string{"  a TestX: mosquitto not installed\n", "1 passed, 0 failed, 1 skipped\n"},
 		},
 		{
+			name: "what does not apply fails no run",
+			lines: []string{
+				`{"Action":"run","Package":"M/a","Test":"TestX"}`,
+				`{"Action":"output","Package":"M/a","Test":"TestX","Output":"    a_test.go:7: n/a: refuses nothing\n"}`,
+				`{"Action":"skip","Package":"M/a","Test":"TestX"}`,
+				`{"Action":"run","Package":"M/a","Test":"TestY"}`,
+				`{"Action":"pass","Package":"M/a","Test":"TestY"}`,
+				`{"Action":"pass","Package":"M/a"}`,
+			},
+			passed: 1, skipped: 1, good: true, goodInCI: true,
+			says: []string{"  a TestX: n/a: refuses nothing\n"},
+		},
+		{
 			name: "a package that does not build is a failure",
 			lines: []string{
 				`{"ImportPath":"M/a [M/a.test]","Action":"build-output","Output":"a.go:3: undefined: x\n"}`,
@@ -109,9 +122,9 @@ func TestResults(t *testing.T) {
 			var sum strings.Builder
 			r.summarise(&sum, false)
 			out += sum.String()
-			if r.passed != test.passed || r.failed != test.failed || r.skipped != test.skipped {
+			if r.passed != test.passed || r.failed != test.failed || len(r.skips) != test.skipped {
 				t.Errorf("got %d passed, %d failed, %d skipped; want %d, %d, %d",
-					r.passed, r.failed, r.skipped, test.passed, test.failed, test.skipped)
+					r.passed, r.failed, len(r.skips), test.passed, test.failed, test.skipped)
 			}
 			if got := r.good(false); got != test.good {
 				t.Errorf("good: got %v, want %v", got, test.good)
@@ -125,6 +138,27 @@ func TestResults(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestRacelessHaveATurn(t *testing.T) {
+	r, _ := feed(t,
+		`{"Action":"output","Package":"M/a","Test":"TestAllocs","Output":"    a_test.go:7: counted without the race detector\n"}`,
+		`{"Action":"skip","Package":"M/a","Test":"TestAllocs"}`,
+		`{"Action":"output","Package":"M/a","Test":"TestPeer","Output":"    a_test.go:9: nginx not installed\n"}`,
+		`{"Action":"skip","Package":"M/a","Test":"TestPeer"}`,
+		`{"Action":"pass","Package":"M/a"}`,
+	)
+	names, packages := r.takeRaceless()
+	if got := strings.Join(names, " ") + " in " + strings.Join(packages, " "); got != "TestAllocs in "+mod+"a" {
+		t.Errorf("got %s", got)
+	}
+	if err := r.read(strings.NewReader(`{"Action":"pass","Package":"` + mod + `a","Test":"TestAllocs"}` + "\n" +
+		`{"Action":"pass","Package":"` + mod + `a"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if r.passed != 1 || len(r.skips) != 1 || r.skips[0].test != "TestPeer" {
+		t.Errorf("got %d passed and skips %+v, want TestAllocs passed, TestPeer skipped", r.passed, r.skips)
 	}
 }
 

@@ -301,7 +301,7 @@ func (s *Suite) relay(t *testing.T) {
 		link := s.link()
 		rig := s.Relay(t, link, nil)
 		if !rig.Server.Fail(RefuseForGood) {
-			t.Skip("this server refuses nothing")
+			t.Skip("n/a: this server refuses nothing")
 		}
 		c := rig.Dial(t)
 		if err := ended(t, "write", going(func() error { return c.Write(s.Address(0), s.Document(1)) })); err == nil {
@@ -318,7 +318,7 @@ func (s *Suite) relay(t *testing.T) {
 		link := s.link()
 		rig := s.Relay(t, link, nil)
 		if via != ViaWire || !rig.Server.Fail(BreakConnection) {
-			t.Skip("no intents, or this server does not break off")
+			t.Skip("n/a: no intents, or this server does not break off")
 		}
 		c := rig.Dial(t)
 		if err := ended(t, "write", going(func() error { return c.Write(s.Address(0), s.Document(1)) })); err == nil {
@@ -448,7 +448,7 @@ func (s *Suite) writeBack(t *testing.T, start func(*testing.T, *Link, func(*wrap
 		link := s.link()
 		rig := start(t, link, nil)
 		if !rig.Server.Fail(RefuseForNow) {
-			t.Skip("this server does not refuse for now")
+			t.Skip("n/a: this server does not refuse for now")
 		}
 		link.PushPut(s.Address(0), string(s.Document(1)))
 		link.Await(t, "retry, then done", func() bool {
@@ -461,7 +461,7 @@ func (s *Suite) writeBack(t *testing.T, start func(*testing.T, *Link, func(*wrap
 		link := s.link()
 		rig := start(t, link, nil)
 		if !rig.Server.Fail(RefuseForGood) {
-			t.Skip("this server refuses nothing")
+			t.Skip("n/a: this server refuses nothing")
 		}
 		link.PushPut(s.Address(0), string(s.Document(1)))
 		s.settled(t, link, s.Address(0), wrappers.Parked)
@@ -544,7 +544,7 @@ func (s *Suite) hears(t *testing.T, from <-chan []byte, want []byte) {
 
 func (s *Suite) garbage(t *testing.T, start func(*testing.T, *Link, func(*wrappers.Config)) Rig) {
 	if s.Garbage == nil {
-		t.Skip("no garbage is given")
+		t.Skip("n/a: no garbage is given")
 	}
 	rig := start(t, s.link(), nil)
 	good := rig.Dial(t)
