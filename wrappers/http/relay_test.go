@@ -474,7 +474,10 @@ func TestRelayServerDown(t *testing.T) {
 	l := listen(t)
 	addr := l.Addr().String()
 	l.Close()
-	_, r := dialRaw(t, relayTo(t, addr, newLink(), nil))
+	c, r := dialRaw(t, relayTo(t, addr, newLink(), nil))
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
 	if resp, body := readAnswer(t, r, "GET"); resp.StatusCode != 502 || !strings.Contains(body, "can't be reached") {
 		t.Errorf("got %s %s, want 502", resp.Status, body)
 	}

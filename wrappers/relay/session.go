@@ -142,7 +142,7 @@ func (s *Server) open(ctx context.Context, p *Peer) {
 	if err != nil {
 		s.Count("upstream_down", 1)
 		s.Log.Warn("upstream", "peer", p.RemoteAddr(), "err", err)
-		if s.Down != nil {
+		if s.Down != nil && s.speaks(client) {
 			_ = client.SetWriteDeadline(time.Now().Add(time.Second))
 			if _, err := client.Write(s.Down(err)); err == nil && closeWrite(client) == nil {
 				lingerRead(client)
@@ -168,6 +168,16 @@ func (s *Server) open(ctx context.Context, p *Peer) {
 	}
 	go ses.pump(in, ses.toServer)
 	go ses.pump(out, ses.toClient)
+}
+
+// speaks waits for the client's first word. An answer before any question is not one: HTTP clients
+// throw the connection away without reading it.
+func (s *Server) speaks(client net.Conn) bool {
+	if client.SetReadDeadline(time.Now().Add(s.Handshake)) != nil {
+		return false
+	}
+	_, err := client.Read(make([]byte, 1))
+	return err == nil
 }
 
 // pump runs one direction. The one that ends last closes the session.
