@@ -98,8 +98,17 @@ func (s *clientSide) keepFeed(ctx context.Context) {
 				s.link.Count("feed_session_lost", 1)
 				s.log.Warn("the broker has forgotten the gateway's session: what was published meanwhile without RETAIN is lost")
 			}
-			if !c.present {
+			switch {
+			case !c.present:
 				s.owed.set([]string{}, true)
+			case fresh:
+				// All that was granted before the last end is owed already; to wait until the feed is through
+				// with what has queued up meanwhile would shut clients out for as long.
+				granted, err := s.keptFilters(ctx, grantedKey)
+				if err != nil {
+					s.log.Warn("feed: notes of the last run", "err", err)
+				}
+				s.owed.set(append([]string{}, granted...), true)
 			}
 			f := newFeed(s, c, known)
 			err = f.run(ctx, fresh)

@@ -38,12 +38,16 @@ func (f *feed) subscribe(ctx context.Context, list bool) error {
 	}
 }
 
-// filtersKey holds the filters that our session at the broker has.
-const filtersKey = "feed/filters"
+// filtersKey holds the filters that our session at the broker may have, grantedKey those that it
+// has for sure.
+const (
+	filtersKey = "feed/filters"
+	grantedKey = "feed/granted"
+)
 
 func (f *feed) resubscribe(ctx context.Context, patterns []wrappers.Pattern, list bool) error {
 	want := feedFilters(patterns)
-	have, err := f.filters(ctx)
+	have, err := f.side.keptFilters(ctx, filtersKey)
 	if err != nil {
 		return err
 	}
@@ -52,6 +56,14 @@ func (f *feed) resubscribe(ctx context.Context, patterns []wrappers.Pattern, lis
 	f.mu.Unlock()
 	if list || !slices.Equal(have, want) {
 		gone := slices.DeleteFunc(slices.Clone(have), func(h string) bool { return slices.Contains(want, h) })
+		granted, err := f.side.keptFilters(ctx, grantedKey)
+		if err != nil {
+			return err
+		}
+		granted = slices.DeleteFunc(granted, func(g string) bool { return !f.c.present || slices.Contains(gone, g) })
+		if err := f.side.link.Keep(ctx, filtersRecord(grantedKey, granted)); err != nil {
+			return err
+		}
 		for chunk := range slices.Chunk(gone, 100) {
 			sub := subscribe{id: f.subscriptionID()}
 			for _, filter := range chunk {
@@ -61,7 +73,7 @@ func (f *feed) resubscribe(ctx context.Context, patterns []wrappers.Pattern, lis
 				return err
 			}
 		}
-		if err := f.side.link.Keep(ctx, wrappers.Record{Key: filtersKey, Value: []byte(strings.Join(want, "\x00"))}); err != nil {
+		if err := f.side.link.Keep(ctx, filtersRecord(filtersKey, want)); err != nil {
 			return err
 		}
 		if err := f.listRetained(ctx, want); err != nil {
@@ -97,6 +109,9 @@ func (f *feed) listRetained(ctx context.Context, want []string) error {
 	f.list = listing{on: true, topics: make(map[uint64]struct{})}
 	f.mu.Unlock()
 	if err := f.ask(ctx, want); err != nil {
+		return err
+	}
+	if err := f.side.link.Keep(ctx, filtersRecord(grantedKey, want)); err != nil {
 		return err
 	}
 	f.side.owed.set(append([]string{}, want...), true)
@@ -150,17 +165,21 @@ func (f *feed) subscriptionID() uint16 {
 	return f.subID
 }
 
-// filters gives what the session was subscribed to.
-func (f *feed) filters(ctx context.Context) ([]string, error) {
-	for r, err := range f.side.link.Kept(ctx, filtersKey) {
+// keptFilters reads what filtersRecord made.
+func (s *clientSide) keptFilters(ctx context.Context, key string) ([]string, error) {
+	for r, err := range s.link.Kept(ctx, key) {
 		if err != nil {
 			return nil, err
 		}
-		if r.Key == filtersKey && len(r.Value) > 0 {
+		if r.Key == key && len(r.Value) > 0 {
 			return strings.Split(string(r.Value), "\x00"), nil
 		}
 	}
 	return nil, nil
+}
+
+func filtersRecord(key string, filters []string) wrappers.Record {
+	return wrappers.Record{Key: key, Value: []byte(strings.Join(filters, "\x00"))}
 }
 
 // ask subscribes to the filters, RETAIN as published: a clear and an empty message are two things.
