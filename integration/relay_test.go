@@ -365,3 +365,38 @@ func TestRelayGatewayRestart(t *testing.T) {
 		})
 	}
 }
+
+// TestRelayBacklog: what has queued up at the broker while the gateway was away keeps no client
+// waiting, and all of it arrives.
+func TestRelayBacklog(t *testing.T) {
+	p := newPlant(t, true)
+	p.program = plainProgram(t)
+	p.start()
+	box := watchTopic(t, p.brokerAddr(), "sensors/fence/#")
+	p.quiet(t, box)
+	p.kill()
+	backlog := 20_000
+	if testing.Short() {
+		backlog = 2000
+	}
+	c := dialMQTT(t, p.brokerAddr(), mqttOptions{id: "busy"})
+	for n := 1; n <= backlog; n++ {
+		c.Write(c.publishFrame("sensors/berlin/busy", fmt.Appendf(nil, `{"value":%d}`, n), 1, false, uint16(n%60000+1), false))
+		if n%100 == 0 {
+			for range 100 {
+				c.expect(t, mPuback)
+			}
+		}
+	}
+	p.start()
+	through := dialMQTT(t, p.mqttAddr(), mqttOptions{id: "through"})
+	waited := took(func() { through.publish(t, "sensors/berlin/through", `{"value":1}`, true) })
+	t.Logf("a publish behind a backlog of %d messages was acknowledged after %v", backlog, waited.Round(time.Millisecond))
+	if waited > 10*time.Second {
+		t.Errorf("a publish waited %v for the backlog; capture_wait is 5s", waited)
+	}
+	p.becomes("site/berlin/through", `{"value":1}`)
+	p.becomes("site/berlin/busy", fmt.Sprintf(`{"value":%d}`, backlog))
+	p.http.becomes(t, "/v1/berlin/busy", fmt.Sprintf(`{"value":%d}`, backlog))
+	p.wantHistory("site/berlin/busy", backlog)
+}
