@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	durableWindow = 20  // publishes in flight, and writers to raw pebble
-	durableMark   = 0.5 // 5,000 acknowledgements a second where raw pebble manages 10,000
+	durableWindow = 20 // publishes in flight, and writers to raw pebble
+	// 5,000 acknowledgements a second where raw pebble manages 10,000: half of a slower disk.
+	durableMark = 5000.0
+	durableHalf = 0.5
 )
 
 // durable compares one publisher's durable acknowledgements from a virtual broker with what
@@ -31,10 +33,9 @@ func durable(l *lab, o options) (*table, error) {
 	for _, load := range []struct {
 		name   string
 		topics int
-		mark   float64
 	}{
-		{"1 publisher, QoS 1, 20 in flight, 100 topics", 100, durableMark},
-		{"the same on one topic", 1, 0},
+		{"1 publisher, QoS 1, 20 in flight, 100 topics", 100},
+		{"the same on one topic", 1},
 	} {
 		job := mqttload.Job{
 			Publishers: 1, QoS: 1, Window: durableWindow, Spread: load.topics, Payload: reading,
@@ -56,8 +57,9 @@ func durable(l *lab, o options) (*table, error) {
 			cells: []string{fmt.Sprintf("%.0f /s", f.rate("raw pebble")), fmt.Sprintf("%.0f /s, %.2f", f.rate("spookgw"), f.ratio("spookgw", "raw pebble"))},
 			mark:  "reported",
 		}
-		if load.mark > 0 {
-			r.mark, r.verdict, r.gates = fmt.Sprintf("at least %g", load.mark), atLeast(f.ratio("spookgw", "raw pebble"), load.mark), true
+		if load.topics > 1 {
+			r.mark = fmt.Sprintf("at least %.0f /s, or half of a slower disk", durableMark)
+			r.verdict, r.gates = atLeast(f.rate("spookgw"), min(durableMark, durableHalf*f.rate("raw pebble"))), true
 		}
 		t.add(r)
 		t.add(row{name: "  CPU µs each", cells: []string{"", fmt.Sprintf("%.1f", f.micros("spookgw"))}})
