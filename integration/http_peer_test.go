@@ -111,6 +111,16 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, reply)
 }
 
+// put changes a document behind everybody's back.
+func (b *backend) put(path, doc string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.docs[path] = doc
+	b.version[path]++
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
 // doc gives the document at a path, "" if there is none.
 func (b *backend) doc(path string) string {
 	b.mu.Lock()
