@@ -33,11 +33,12 @@ type BaselineField struct {
 	self  bool // the dot of the candidate in whose batch this baseline is stored
 }
 
-// Sent is one write of ours on its way back through a feed.
+// Sent is one write of ours that the server has not shown yet.
 type Sent struct {
 	Fields []BaselineField
 	Exists []Dot
 	Gone   bool
+	Taken  bool // the server said so; else it may or may not have it
 }
 
 // maxSent bounds the writes of ours that one address may have on their way: one is in flight at a
@@ -112,11 +113,14 @@ func (b *Baseline) set(f BaselineField) {
 	b.Fields = slices.Insert(b.Fields, i, f)
 }
 
-// Holds tells whether the server, once it has taken all that was sent, has exactly these fields
-// (absent ones included in the sense that a known field not named here must be absent there).
+// Holds tells whether the server is known to have, once it shows all that it took, exactly these
+// fields and no other.
 func (b *Baseline) Holds(fields []ShownField, gone bool) bool {
 	have := b.Fields
 	if n := len(b.Sent); n > 0 {
+		if !b.Sent[n-1].Taken {
+			return false
+		}
 		if b.Sent[n-1].Gone {
 			return gone
 		}
@@ -173,8 +177,10 @@ func (b *Baseline) Took(s Sent) {
 	}
 }
 
-// AddSent notes a write on its way to the server, which the feed has yet to show.
+// AddSent notes a write on its way to the server, which has yet to show it. The receiver's list is
+// not shared with its copies afterwards.
 func (b *Baseline) AddSent(s Sent) {
+	b.Sent = slices.Clone(b.Sent)
 	if n := len(b.Sent); n > 0 && b.Sent[n-1].same(s) {
 		return // tried again
 	}
@@ -208,10 +214,15 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 	next.Sent = slices.Clone(b.Sent)
 	next.Version = s.Version
 
-	if !s.Wire && s.Feed {
-		if i := slices.IndexFunc(b.Sent, func(w Sent) bool { return w.shows(s) }); i >= 0 {
+	if !s.Feed && s.State {
+		next.Sent = nil // this is what it has, whatever we sent
+	}
+	if !s.Wire && (s.Feed || s.State) {
+		if i := slices.IndexFunc(b.Sent, func(w Sent) bool { return w.Shows(s) }); i >= 0 {
 			w := b.Sent[i]
-			next.Sent = slices.Clone(b.Sent[i+1:])
+			if s.Feed {
+				next.Sent = slices.Clone(b.Sent[i+1:])
+			}
 			next.Exists = w.Exists
 			if w.Gone {
 				next.Fields = absentUnless(next.Fields, nil)
@@ -311,8 +322,19 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 	return v
 }
 
+// Taken notes that the server took a write that a feed has yet to show. It may have shown it already.
+func (b *Baseline) Taken(s Sent) {
+	b.Sent = slices.Clone(b.Sent)
+	for i := range b.Sent {
+		if b.Sent[i].same(s) {
+			b.Sent[i].Taken = true
+		}
+	}
+}
+
 // TakeBack forgets the newest write on its way: the server refused it.
 func (b *Baseline) TakeBack() {
+	b.Sent = slices.Clone(b.Sent)
 	if n := len(b.Sent); n > 0 {
 		b.Sent = b.Sent[:n-1]
 	}
@@ -334,8 +356,17 @@ func (b *Baseline) put(register string, f ShownField, seen []Dot) Op {
 	return op
 }
 
-// shows tells whether what the server shows is this write of ours.
-func (w Sent) shows(s Shown) bool {
+// Behind tells whether the baseline is what a state has that was sent or could be: the same entries
+// stand behind its fields.
+func (b *Baseline) Behind(w Sent) bool {
+	return len(w.Fields) > 0 && !slices.ContainsFunc(w.Fields, func(f BaselineField) bool {
+		have, ok := b.Get(f.Field)
+		return !ok || !slices.Equal(have.Dots, f.Dots)
+	})
+}
+
+// Shows tells whether what the server shows is this write of ours.
+func (w Sent) Shows(s Shown) bool {
 	if w.Gone || s.Gone {
 		return w.Gone && s.Gone
 	}
@@ -412,6 +443,7 @@ type storedSent struct {
 	Fields []storedField
 	Exists []storedDot
 	Gone   bool
+	Taken  bool
 }
 
 type storedDot struct {
@@ -424,7 +456,7 @@ type storedDot struct {
 func (b *Baseline) AppendTo(dst []byte) ([]byte, error) {
 	s := storedBaseline{Version: b.Version, Bind: b.Bind, Fields: storeFields(b.Fields), Exists: storeDots(b.Exists), Whole: b.Whole, Told: b.Told}
 	for _, w := range b.Sent {
-		s.Sent = append(s.Sent, storedSent{Fields: storeFields(w.Fields), Exists: storeDots(w.Exists), Gone: w.Gone})
+		s.Sent = append(s.Sent, storedSent{Fields: storeFields(w.Fields), Exists: storeDots(w.Exists), Gone: w.Gone, Taken: w.Taken})
 	}
 	raw, err := cbor.Marshal(s)
 	if err != nil {
@@ -447,7 +479,7 @@ func ParseBaseline(raw []byte) (Baseline, error) {
 		f, err3 := loadFields(w.Fields)
 		d, err4 := loadDots(w.Exists)
 		err1 = errors.Join(err1, err3, err4)
-		b.Sent = append(b.Sent, Sent{Fields: f, Exists: d, Gone: w.Gone})
+		b.Sent = append(b.Sent, Sent{Fields: f, Exists: d, Gone: w.Gone, Taken: w.Taken})
 	}
 	if err := errors.Join(err1, err2); err != nil {
 		return Baseline{}, fmt.Errorf("baseline: %w", err)

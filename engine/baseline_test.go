@@ -108,6 +108,12 @@ func TestReconcile(t *testing.T) {
 		{"ours by its mark, and the register has moved on",
 			baseline(m{"v": 1}), Shown{Feed: true, Ours: true, Fields: show(m{"v": 2})}, block(m{"v": 3}), AskFirst,
 			want{writeBack: true, next: m{"v": 2}}},
+		{"read back: our own write, which the server took unnoticed, and the register has moved on",
+			withSent(whole(baseline(m{"v": 1})), sent(m{"v": 2})), Shown{State: true, Whole: true, Clears: []string{"v"}, Fields: show(m{"v": 2})}, block(m{"v": 3}), AskFirst,
+			want{writeBack: true, next: m{"v": 2}}},
+		{"read back: somebody else's, whatever we sent",
+			withSent(whole(baseline(m{"v": 1})), sent(m{"v": 2})), Shown{State: true, Whole: true, Clears: []string{"v"}, Fields: show(m{"v": 7})}, block(m{"v": 3}), AskFirst,
+			want{ops: []string{"put v 7 seen 1"}, writeBack: true, next: m{"v": 7}}},
 		{"first contact: the register lacks it",
 			Baseline{}, Shown{State: true, Fields: show(m{"v": 2})}, block(nil), AskFirst,
 			want{ops: []string{"put v 2"}, writeBack: true, next: m{"v": 2}}},
@@ -261,6 +267,10 @@ func TestHolds(t *testing.T) {
 		}
 	}
 	b.AddSent(Sent{Gone: true})
+	if b.Holds(nil, true) || b.Holds(show(m{"a": 1, "b": 2}), false) {
+		t.Error("what may be on its way makes it unknown")
+	}
+	b.Taken(Sent{Gone: true})
 	if !b.Holds(nil, true) || b.Holds(show(m{"a": 1, "b": 2}), false) {
 		t.Error("what is on its way counts")
 	}

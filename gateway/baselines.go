@@ -47,6 +47,7 @@ type recent struct {
 	known   bool
 	base    engine.Baseline
 	touched time.Time // when the server's state was last changed or shown through this link
+	moved   bool      // it was, in this run: else an earlier run may have died before it noted what it sent
 }
 
 // most bounds the baselines held in memory; young are kept whatever the number, since a poll may
@@ -101,16 +102,37 @@ func (b *baselines) get(s spot) (engine.Baseline, bool, error) {
 // record gives the stored form, and from now on get gives base.
 func (b *baselines) record(s spot, base engine.Baseline) engine.Record {
 	b.mu.Lock()
-	if b.recent[s] == nil {
-		b.recent[s] = &recent{}
-	}
-	*b.recent[s] = recent{known: true, base: base, touched: time.Now()}
+	b.recent[s] = &recent{known: true, base: base, touched: time.Now(), moved: true}
 	b.mu.Unlock()
+	return b.stored(s, base)
+}
+
+// sending gives the stored form of a baseline to which only a write on its way was added.
+func (b *baselines) sending(s spot, base engine.Baseline) engine.Record {
+	b.mu.Lock()
+	r := &recent{known: true, base: base, touched: time.Now()}
+	if old := b.recent[s]; old != nil {
+		r.moved = old.moved
+	}
+	b.recent[s] = r
+	b.mu.Unlock()
+	return b.stored(s, base)
+}
+
+func (b *baselines) stored(s spot, base engine.Baseline) engine.Record {
 	raw, err := base.AppendTo(nil)
 	if err != nil {
 		panic(err) // values that came out of the codec go into it
 	}
 	return engine.Record{Table: tableBaseline, Key: s.key(b.wrapper), Value: raw}
+}
+
+// inherited tells whether the baseline is as an earlier run left it.
+func (b *baselines) inherited(s spot) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.recent[s]
+	return r != nil && r.known && !r.moved
 }
 
 // touchedSince tells whether the server's state at the spot was changed through this link after t.

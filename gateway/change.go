@@ -104,12 +104,11 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 			}
 		}
 	}
-	if l.info.Protocol.Feed && p.Bind.Inward() {
-		// The feed may show it before the server's answer comes, or after a crash.
-		base.Sent = slices.Clone(base.Sent)
+	if p.Bind.Inward() {
+		// The server may show it before its answer comes, or after a crash that swallowed the answer.
 		base.AddSent(d.sent)
 		base.Bind = p.Bind.Hash()
-		l.keepQuietly(l.base.record(d.spot, base))
+		l.keepQuietly(l.base.sending(d.spot, base))
 	}
 	return b.fly(d, p.Bind, c), true, nil
 }
@@ -159,7 +158,9 @@ func (b *writeBack) done(ctx context.Context, d *due, c wrappers.Change, e wrapp
 	if d.told > 0 {
 		base.Told = d.told
 	}
-	if !l.info.Protocol.Feed || !d.bind.Inward() {
+	if l.info.Protocol.Feed && d.bind.Inward() {
+		base.Taken(d.sent)
+	} else {
 		sent := d.sent
 		if e.AsStored != nil && d.bind.Inward() {
 			sent = l.asStored(ctx, d, *e.AsStored)
@@ -175,7 +176,7 @@ func (b *writeBack) done(ctx context.Context, d *due, c wrappers.Change, e wrapp
 	l.emit(Event{
 		Time: time.Now(), Kind: Out, Protocol: l.info.Protocol.Name, Wrapper: l.name, Verb: outVerb(c), Server: d.server, Address: d.address,
 		Registers: []string{d.register}, Source: d.bind.Source(), Cursor: engine.Cursor{Log: b.logID.Load(), Ordinal: d.version.Ordinal},
-		Took: max(time.Since(d.version.Time.Time()), 0), Size: len(c.Payload.Raw), Text: text(d.version),
+		Took: since(d.version), Size: len(c.Payload.Raw), Text: text(d.version),
 	})
 	return nil
 }
@@ -211,7 +212,6 @@ func (b *writeBack) refused(ctx context.Context, d *due, why error) error {
 	defer l.base.turn.Unlock()
 	if !d.read {
 		if base, known, err := l.base.get(d.spot); err == nil && known {
-			base.Sent = slices.Clone(base.Sent)
 			base.TakeBack()
 			if d.told > 0 {
 				base.Told = d.told // the stream goes on behind it
@@ -246,4 +246,12 @@ func shownFields(fields []mapping.FieldValue) []engine.ShownField {
 		}
 	}
 	return out
+}
+
+// since is how long ago a state's commit was made; 0 for one that was never written.
+func since(st engine.StateBlock) time.Duration {
+	if st.Time == 0 {
+		return 0
+	}
+	return max(time.Since(st.Time.Time()), 0)
 }

@@ -1070,3 +1070,72 @@ func TestWriteBackMeetsAChange(t *testing.T) {
 		return d.doc("/oven/3") == `{"unit":"F","value":2}` && w.value("oven/3") == `{"unit":"F","value":2}`
 	})
 }
+
+// A crash between the server's answer to a write-back and the note of it: what the server shows
+// then is our own, not news that takes the register back.
+func TestOwnWriteAfterACrash(t *testing.T) {
+	for _, noted := range []bool{true, false} {
+		t.Run(fmt.Sprintf("noted=%v", noted), func(t *testing.T) {
+			w := newWorld(t, ovens, relayDocs(), virtualTalk())
+			d := newDocServer(t, w.door("docs"), nil)
+			if err := d.client(t.Context(), wrappers.Put, "/oven/3", `{"value":1}`); err != nil {
+				t.Fatal(err)
+			}
+			key := spot{place{"", "/oven/3"}, "oven/3"}.key("docs")
+			before, err := w.store.Kept(tableBaseline, key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			taken := make(chan struct{})
+			d.refuses(func(wrappers.Change) *wrappers.Effect {
+				close(taken)
+				<-t.Context().Done() // no answer comes any more
+				return &wrappers.Effect{Outcome: wrappers.Retry}
+			})
+			w.put("oven/3", "value", "2")
+			<-taken
+			if !noted {
+				if err := w.store.KeepRecords(t.Context(), true, engine.Record{Table: tableBaseline, Key: key, Value: before}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.restart(ovens)
+			w.put("oven/3", "value", "3")
+			again := newDocServer(t, w.door("docs"), map[string]string{"/oven/3": `{"value":2}`})
+			met := false
+			again.refuses(func(wrappers.Change) *wrappers.Effect {
+				if met {
+					return nil
+				}
+				met = true
+				return &wrappers.Effect{Outcome: wrappers.Retry, Err: wrappers.Refuse(wrappers.ErrConflict, "412")}
+			})
+			w.until("the newest is written", func() bool { return again.doc("/oven/3") == `{"value":3}` })
+			if got := len(w.history("oven/3")); got != 3 || w.value("oven/3") != `{"value":3}` {
+				t.Errorf("history has %d entries, want 3; register %s", got, w.value("oven/3"))
+			}
+		})
+	}
+}
+
+// A crash between the note that a write is on its way and the write: it is written by the next run.
+func TestWriteThatNeverLeft(t *testing.T) {
+	w := newWorld(t, ovens, virtualDocs(), relayTalk())
+	link := w.door("talk")
+	if err := link.Seen(t.Context(), wrappers.Position{Feed: true, Snapshot: wrappers.SnapshotEnd}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.put("oven/3", "value", "2")
+	for c, err := range link.Follow(t.Context(), wrappers.WriteBack, "") {
+		if err != nil || string(c.Payload.Raw) != `{"value":2}` {
+			t.Fatalf("told %s, %v", c.Payload.Raw, err)
+		}
+		break // dies here
+	}
+	w.restart(ovens)
+	s := newTalkServer(t, w.door("talk"), nil)
+	w.until("it is written", func() bool { return s.retained("oven/3") == `{"value":2}` })
+	if got := len(w.history("oven/3")); got != 1 {
+		t.Errorf("history has %d entries, want 1", got)
+	}
+}

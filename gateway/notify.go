@@ -104,6 +104,6 @@ func (l *link) toldEvent(d *engine.QDelta, p mapping.Place) {
 	l.emit(Event{
 		Time: time.Now(), Kind: Out, Protocol: l.info.Protocol.Name, Wrapper: l.name, Server: p.Server, Address: p.Address,
 		Registers: []string{d.After.Register}, Source: p.Bind.Source(), Cursor: d.Cursor,
-		Took: max(time.Since(d.After.Time.Time()), 0), Text: text(d.After),
+		Took: since(d.After), Text: text(d.After),
 	})
 }

@@ -208,6 +208,13 @@ func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown en
 	for _, f := range e.Fields {
 		shown.Fields = append(shown.Fields, engine.ShownField{Field: f.Field, Value: f.Value})
 	}
+	if shown.State && !shown.Feed {
+		if sent, ok, err := l.couldBeOurs(ctx, s, e.Bind, base, shown); err != nil {
+			return nil, nil, err
+		} else if ok {
+			base.AddSent(sent)
+		}
+	}
 	v := base.Reconcile(s.register, shown, cur, firstContact(e.Bind))
 	if err := l.back.conflict(ctx, s, e.Bind, v.Conflict); err != nil || len(v.Conflict) > 0 {
 		return nil, nil, err
@@ -223,6 +230,29 @@ func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown en
 		v.Next.Became(d)
 		return l.base.record(s, v.Next)
 	}, nil
+}
+
+// couldBeOurs looks for what a server shows among the states that the gateway has had to tell it
+// since the baseline: a crash may have swallowed the note that one was sent. Only a baseline of an
+// earlier run can lack it.
+func (l *link) couldBeOurs(ctx context.Context, s spot, b *mapping.Bind, base engine.Baseline, shown engine.Shown) (engine.Sent, bool, error) {
+	if !b.Outward() || !l.base.inherited(s) || l.back.asked(s) {
+		return engine.Sent{}, false, nil
+	}
+	const most = 1000 // states; a server that is further behind is told the newest all the same
+	for d, err := range l.store.History(ctx, engine.HistoryQuery{Register: s.register, Limit: most}) {
+		if err != nil {
+			return engine.Sent{}, false, kind(err)
+		}
+		sent := engine.Stored(shownFields(b.Mapped(s.register, d.After)), d.After)
+		if base.Behind(sent) {
+			break
+		}
+		if sent.Shows(shown) {
+			return sent, true, nil
+		}
+	}
+	return engine.Sent{}, false, nil
 }
 
 func firstContact(b *mapping.Bind) engine.FirstContact {

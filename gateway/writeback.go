@@ -381,6 +381,14 @@ func (b *writeBack) landLocked(d *due) {
 	b.l.owners.release(d.place)
 }
 
+// asked tells whether a spot is read back because a peer's write may or may not have arrived.
+func (b *writeBack) asked(s spot) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d := b.due[s]
+	return d != nil && len(d.intents) > 0
+}
+
 // reading tells whether a read-back of the address is out.
 func (b *writeBack) reading(p place) bool {
 	b.mu.Lock()
