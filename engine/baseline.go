@@ -41,9 +41,9 @@ type Sent struct {
 	Taken  bool // the server said so; else it may or may not have it
 }
 
-// maxSent bounds the writes of ours that one address may have on their way: one is in flight at a
-// time, so more than a few mean that the feed does not show them.
-const maxSent = 8
+// MaxSent is how many writes of ours may be on their way to one address before the next has to
+// wait for the feed to show one: what is forgotten would come back as somebody else's.
+const MaxSent = 8
 
 // Shown is what a server says of one address now.
 type Shown struct {
@@ -185,8 +185,8 @@ func (b *Baseline) AddSent(s Sent) {
 		return // tried again
 	}
 	b.Sent = append(b.Sent, s)
-	if n := len(b.Sent); n > maxSent {
-		b.Sent = slices.Delete(b.Sent, 0, n-maxSent)
+	if n := len(b.Sent); n > MaxSent {
+		b.Sent = slices.Delete(b.Sent, 0, n-MaxSent)
 	}
 }
 

@@ -58,6 +58,9 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 	if b.waits(p.Bind) {
 		return wrappers.Change{}, false, errWaits
 	}
+	if len(base.Sent) >= engine.MaxSent && l.info.Protocol.Feed && !b.lost(d) {
+		return wrappers.Change{}, false, errWaits
+	}
 	d.told, d.more = 0, false
 	if p.Bind.Events() {
 		var found bool
@@ -105,6 +108,7 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 		}
 	}
 	if p.Bind.Inward() {
+		d.stuck = time.Time{}
 		// The server may show it before its answer comes, or after a crash that swallowed the answer.
 		base.AddSent(d.sent)
 		base.Bind = p.Bind.Hash()
@@ -254,4 +258,27 @@ func since(st engine.StateBlock) time.Duration {
 		return 0
 	}
 	return max(time.Since(st.Time.Time()), 0)
+}
+
+// How long a write waits for the feed to show earlier ones, and how often it looks.
+const (
+	feedLost = 30 * time.Second
+	feedLook = 20 * time.Millisecond
+)
+
+// lost tells whether the feed has shown none of the writes on their way to a spot for so long that
+// it will not. Until then the spot looks again soon.
+func (b *writeBack) lost(d *due) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if d.stuck.IsZero() {
+		d.stuck = time.Now()
+	}
+	if time.Since(d.stuck) > feedLost {
+		d.stuck = time.Time{}
+		b.l.Count("writes_not_shown", 1)
+		return true
+	}
+	d.after = time.Now().Add(feedLook)
+	return false
 }

@@ -49,6 +49,7 @@ type due struct {
 	since   uint64    // the first commit not settled
 	tries   int       // in a row that failed
 	after   time.Time // not before
+	stuck   time.Time // since when it waits for the feed to show earlier writes
 	queued  bool      // stands in ready
 	again   bool      // became due again while it was out
 	force   bool      // write even if the server is believed to have it: an earlier try may have failed
@@ -293,7 +294,12 @@ func (b *writeBack) next(ctx context.Context) (c wrappers.Change, ok bool, wait 
 		if errors.Is(err, errWaits) {
 			b.hold(d, false)
 			b.l.owners.pass(d.place)
-			later = append(later, d) // what it waits for wakes us
+			later = append(later, d) // what it waits for wakes us, or its time comes
+			b.mu.Lock()
+			if left := time.Until(d.after); left > 0 {
+				wait = min(wait, left)
+			}
+			b.mu.Unlock()
 			continue
 		}
 		if err != nil {
