@@ -53,6 +53,9 @@ func startProcess(t testing.TB, name string, cmd *exec.Cmd) *process {
 	}()
 	t.Cleanup(func() {
 		p.kill()
+		if what := p.out.alarm(); what != "" {
+			t.Errorf("%s (pid %d) said %q:\n%s", name, cmd.Process.Pid, what, p.out.tail(20000))
+		}
 		if t.Failed() && !p.past {
 			t.Logf("%s (pid %d) said:\n%s", name, cmd.Process.Pid, p.out.tail(6000))
 		}
@@ -139,7 +142,11 @@ type transcript struct {
 	mu      sync.Mutex
 	buf     bytes.Buffer
 	changed chan struct{}
+	alarmed string
 }
+
+// alarms are what no process may say, whatever else goes well.
+var alarms = []string{"WARNING: DATA RACE", "panic", "fatal error:"}
 
 func newTranscript() *transcript { return &transcript{changed: make(chan struct{})} }
 
@@ -147,6 +154,11 @@ func (o *transcript) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.buf.Write(b)
+	for _, a := range alarms {
+		if bytes.Contains(b, []byte(a)) {
+			o.alarmed = a
+		}
+	}
 	if over := o.buf.Len() - 1<<20; over > 0 {
 		o.buf.Next(over)
 	}
@@ -159,6 +171,12 @@ func (o *transcript) text() (string, <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.String(), o.changed
+}
+
+func (o *transcript) alarm() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.alarmed
 }
 
 func (o *transcript) tail(n int) string {

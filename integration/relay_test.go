@@ -375,9 +375,9 @@ func TestRelayBacklog(t *testing.T) {
 	box := watchTopic(t, p.brokerAddr(), "sensors/fence/#")
 	p.quiet(t, box)
 	p.kill()
-	backlog := 20_000
+	backlog := 6000
 	if testing.Short() {
-		backlog = 2000
+		backlog = 1000
 	}
 	c := dialMQTT(t, p.brokerAddr(), mqttOptions{id: "busy"})
 	for n := 1; n <= backlog; n++ {
