@@ -32,7 +32,6 @@ type Links struct {
 	log   *slog.Logger
 	emit  func(Event) // never nil, never blocks
 	count func(wrapper, event string, n int)
-	mark  string // of this gateway's own writes: "spookgw/<domain>/<endpoint>"
 	gen   atomic.Pointer[Generation]
 	linkSet
 }
@@ -43,7 +42,6 @@ type LinksOptions struct {
 	Log   *slog.Logger
 	Emit  func(Event)
 	Count func(wrapper, event string, n int)
-	Mark  string
 }
 
 // A LinkInfo is what a link knows of its wrapper block.

@@ -134,7 +134,7 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 		return err
 	}
 	g.mark = "spookgw/" + config.Domain + "/" + status.Endpoint.String()
-	g.links = NewLinks(LinksOptions{Store: store, Log: g.log, Emit: g.emit, Count: g.figures.count, Mark: g.mark})
+	g.links = NewLinks(LinksOptions{Store: store, Log: g.log, Emit: g.emit, Count: g.figures.count})
 	if err := g.openSockets(ctx, config.Wrappers, g.options.Lenient); err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (w *world) open(hcl string) {
 		w.t.Fatal(err)
 	}
 	w.store = store
-	w.Links = NewLinks(LinksOptions{Store: store, Log: slog.New(slog.DiscardHandler), Mark: "spookgw/local/test", Emit: w.note})
+	w.Links = NewLinks(LinksOptions{Store: store, Log: slog.New(slog.DiscardHandler), Emit: w.note})
 	w.Use(&Generation{Number: 1, Set: w.set(hcl)})
 }
 
