@@ -44,7 +44,7 @@ func BenchmarkCommit(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer raw.Close()
+			defer raw.Close(store.End{})
 			for i := range benchRegisters {
 				if _, _, err := e.Submit(b.Context(), benchWrite(i)); err != nil {
 					b.Fatal(err)

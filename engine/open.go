@@ -105,11 +105,22 @@ func Open(o Options) (*Engine, error) {
 	if err = e.identify(); err == nil {
 		err = e.resume()
 	}
+	if err == nil {
+		err = e.meetEnd()
+	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("data directory %s: %w", o.Dir, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("data directory %s: %w", o.Dir, err), s.Close(store.End{}))
 	}
 	e.watching.Go(e.watchDisk)
 	return e, nil
+}
+
+// meetEnd holds what the storage shows against where the last run ended, if that was a clean stop.
+func (e *Engine) meetEnd() error {
+	if end, ok := e.store.LastEnd(); ok && (end.Log != e.log || end.Ordinal > e.seqr.ordinal) {
+		return damaged("the storage's list of files: it ends at commit %d of log %x, the last run ended at %d of %x", e.seqr.ordinal, e.log, end.Ordinal, end.Log)
+	}
+	return e.store.ForgetEnd()
 }
 
 // meta reads something there is one of; nil if there is none.
@@ -280,7 +291,7 @@ func (e *Engine) Close() error {
 	if e.failed.Load() != nil {
 		return err // the storage is in an unknown state: nothing more is done to it
 	}
-	return errors.Join(err, e.store.Close())
+	return errors.Join(err, e.store.Close(store.End{Log: e.log, Ordinal: last}))
 }
 
 // Cursor is the place of the newest visible commit.

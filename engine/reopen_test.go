@@ -158,7 +158,7 @@ func tamper(t *testing.T, fs vfs.FS, prefix []byte, change func([]byte) []byte) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer s.Close(store.End{})
 	for row, err := range s.Scan(prefix, store.Behind(prefix), true) {
 		if err != nil {
 			t.Fatal(err)
@@ -361,3 +361,47 @@ func TestFull(t *testing.T) {
 }
 
 var silent = slog.New(slog.DiscardHandler)
+
+// A storage that shows an older state than the last clean stop left is refused, whatever made it so.
+func TestOlderThanItsEnd(t *testing.T) {
+	fs := vfs.NewMem()
+	e := open(t, engine.Options{FS: fs})
+	write(t, e, enginetest.Put("a", "x", lattice.Int(1)))
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	older := vfs.NewMem()
+	if _, err := vfs.Clone(fs, older, "data", "data"); err != nil {
+		t.Fatal(err)
+	}
+	e = open(t, engine.Options{FS: fs})
+	write(t, e, enginetest.Put("a", "x", lattice.Int(2)))
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	end, err := fs.Open("data/END")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := older.Create("data/END", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // also the second time
+		if _, err := engine.Open(engine.Options{Dir: "data", FS: older}); !errors.Is(err, engine.ErrUnavailable) || !strings.Contains(err.Error(), "ended at 2") {
+			t.Errorf("got %v", err)
+		}
+	}
+	// A crash leaves no note, and nothing to hold against.
+	open(t, engine.Options{FS: fs})
+}

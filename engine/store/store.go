@@ -39,6 +39,8 @@ type Store struct {
 	db     *pebble.DB
 	space  *space
 	fsyncs atomic.Uint64
+	disk   vfs.FS
+	dir    string
 }
 
 // Open opens the directory, making it if need be, with mode 0700.
@@ -96,6 +98,7 @@ func Open(o Options) (*Store, error) {
 	if err := lock.Close(); err != nil { // the open database keeps its own hold on it
 		return nil, errors.Join(err, s.db.Close())
 	}
+	s.disk, s.dir = disk, o.Dir
 	s.space = newSpace(disk, o.Dir, o.MinFree, o.Log)
 	s.space.check()
 	return s, nil
@@ -127,8 +130,14 @@ func makeDir(disk vfs.FS, dir string) error {
 }
 
 // Close writes out what only the log has, whose end can't be told from one that a crash cut off: behind a clean end
-// every byte is covered by a checksum.
-func (s *Store) Close() error { return errors.Join(s.db.Flush(), s.db.Close()) }
+// every byte is covered by a checksum. It notes where the log ended.
+func (s *Store) Close(end End) error {
+	err := errors.Join(s.db.Flush(), s.db.Close())
+	if err == nil && end != (End{}) {
+		s.noteEnd(end)
+	}
+	return err
+}
 
 // Get gives read the value of a key, which is valid until it returns, and says whether there is one.
 func (s *Store) Get(key []byte, read func(value []byte) error) (found bool, err error) {

@@ -18,7 +18,7 @@ func openInMemory(t *testing.T) *Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := s.Close(End{}); err != nil {
 			t.Error(err)
 		}
 	})
