@@ -76,7 +76,7 @@ type ParkedItem struct {
 type ContactStatus struct {
 	Wrapper   string   `json:"wrapper"`
 	Bind      string   `json:"bind"`  // file:line
-	State     string   `json:"state"` // "waiting", "settled", "conflict", "stopped"
+	State     string   `json:"state"` // "waiting" for the server's listing, "settling", "conflict"
 	Conflicts []string `json:"conflicts,omitempty"`
 	Detail    string   `json:"detail,omitempty"`
 }

@@ -149,7 +149,7 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 	for i := range config.Wrappers {
 		g.startWrapper(config.Wrappers[i])
 	}
-	if err := g.links.Recover(ctx); err != nil {
+	if err := g.links.Err(); err != nil {
 		return fmt.Errorf("open intents of the last run: %w", err)
 	}
 	gen := g.generation.Load()
@@ -504,6 +504,3 @@ func (g *Gateway) abandon() error {
 
 // SocketPath is where the door is, and DataDir where the data are.
 func (g *Gateway) SocketPath() string { return g.door.path }
-
-// DataDir is the data directory in use.
-func (g *Gateway) DataDir() string { return g.data }

@@ -85,7 +85,7 @@ func (l *Links) Use(g *Generation) {
 	}
 }
 
-// brokenBy notes that the notebook could not be read: Recover says so.
+// brokenBy notes that the notebook could not be read: Err says so.
 func (l *Links) brokenBy(on *link, err error) {
 	if err != nil {
 		l.log.Error("notebook", "wrapper", on.name, "error", err)
@@ -93,9 +93,9 @@ func (l *Links) brokenBy(on *link, err error) {
 	}
 }
 
-// Recover says whether every link found its records: first contacts, and the writes of the last
-// run whose outcome nobody knows, which Open has taken up.
-func (l *Links) Recover(context.Context) error {
+// Err says whether every link found its records: first contacts, and the writes of the last run
+// whose outcome nobody knows, which Open takes up.
+func (l *Links) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.broken

@@ -251,23 +251,6 @@ func (l *Log) Strings(a *hclsyntax.Attribute, def []string) ([]string, bool) {
 	return out, true
 }
 
-// Duration reads "30d", "1h30m", "500ms".
-func (l *Log) Duration(a *hclsyntax.Attribute, def time.Duration) (time.Duration, bool) {
-	if a == nil {
-		return def, true
-	}
-	s, ok := l.String(a, "", nil)
-	if !ok {
-		return def, false
-	}
-	d, err := ParseDuration(s)
-	if err != nil {
-		l.Error(a.Expr.Range(), fmt.Sprintf("%s: %q is not a length of time", a.Name, s), `Write a number and a unit, as in "500ms", "30s", "12h" or "30d".`)
-		return def, false
-	}
-	return d, true
-}
-
 // ParseDuration is time.ParseDuration with days, and without negative lengths.
 func ParseDuration(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
