@@ -23,19 +23,7 @@ func illegible(method string, err error) error {
 
 // ReadState implements engine.State.
 func (c *Client) ReadState(ctx context.Context, register string) (engine.StateBlock, error) {
-	raw, err := c.call(ctx, "readState", map[string]any{"register": register}, nil)
-	if err != nil {
-		return engine.StateBlock{}, err
-	}
-	var state json.RawMessage
-	if err := wire.Members(raw, wire.Member{Name: "state", Into: &state}); err != nil {
-		return engine.StateBlock{}, illegible("readState", err)
-	}
-	b, err := wire.ParseState(state)
-	if err != nil {
-		return b, illegible("readState", err)
-	}
-	return b, nil
+	return c.state(ctx, "readState", map[string]any{"register": register})
 }
 
 // WriteState implements engine.State. Who wrote is for the daemon to say: of w.By only what the
@@ -45,15 +33,7 @@ func (c *Client) WriteState(ctx context.Context, w engine.Write) (engine.Receipt
 	if err != nil {
 		return engine.Receipt{}, err
 	}
-	raw, err := c.call(ctx, "writeState", params, nil)
-	if err != nil {
-		return engine.Receipt{}, err
-	}
-	r, err := wire.ParseReceipt(raw)
-	if err != nil {
-		return r, illegible("writeState", err)
-	}
-	return r, nil
+	return c.receipt(ctx, "writeState", params)
 }
 
 // List implements engine.State. It asks for pages as they are wanted, so that a list of any length

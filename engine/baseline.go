@@ -22,6 +22,7 @@ type Baseline struct {
 	Whole   bool            // the whole document was seen: a field that is not in Fields is not there
 	Told    uint64          // newest ordinal told, where every change counts
 	Sent    []Sent          // written there, and not yet shown by the feed; oldest first
+	was     []Dot           // Exists of before, while that has the dot of no candidate yet
 }
 
 // A BaselineField is one field as the server showed it. An absent Value says that it showed the
@@ -30,7 +31,8 @@ type BaselineField struct {
 	Field string
 	Value Value
 	Dots  []Dot
-	self  bool // the dot of the candidate in whose batch this baseline is stored
+	self  bool // to get the dot of the candidate in whose batch this baseline is stored
+	more  bool // in addition to Dots, which are still seen
 }
 
 // Sent is one write of ours that the server has not shown yet.
@@ -48,6 +50,7 @@ const MaxSent = 8
 // Shown is what a server says of one address now.
 type Shown struct {
 	Fields  []ShownField // by field; an absent Value: the server says that it is empty
+	Adds    []ShownField // increments: news whenever an event shows them, and nothing as state
 	Clears  []string     // every field that the address could carry, if it was shown whole
 	Whole   bool         // a field of Clears that is not in Fields is not there
 	Gone    bool         // the address is not there
@@ -63,6 +66,7 @@ type Shown struct {
 type ShownField struct {
 	Field string
 	Value Value
+	Meter bool // the address reports a sum and is never told one: the value is its own reading, whatever the register has
 }
 
 // FirstContact says who wins where both sides have a value and neither is known to have seen the other's.
@@ -82,17 +86,31 @@ type Verdict struct {
 	WriteBack bool     // the server is to be told what the register has
 }
 
-// Became fills in the dot of the candidate that the verdict's Ops became.
+// Became fills in the dot of the candidate that the verdict's Ops became. The zero Dot: it changed nothing and made none.
 func (b *Baseline) Became(d Dot) {
 	for i := range b.Fields {
-		if b.Fields[i].self {
-			b.Fields[i].Dots = []Dot{d}
-			b.Fields[i].self = false
+		f := &b.Fields[i]
+		switch {
+		case !f.self || d == (Dot{}):
+		case f.more:
+			f.Dots = append(slices.Clone(f.Dots), d)
+			slices.SortFunc(f.Dots, Dot.Compare)
+		default:
+			f.Dots = []Dot{d}
 		}
+		f.self, f.more = false, false
 	}
 	if len(b.Exists) == 1 && b.Exists[0] == (Dot{}) {
-		b.Exists[0] = d
+		if b.Exists[0] = d; d == (Dot{}) {
+			b.Exists = b.was
+		}
 	}
+	b.was = nil
+}
+
+// Bears tells whether what the server showed came of the candidate with that dot.
+func (b *Baseline) Bears(d Dot) bool {
+	return slices.Contains(b.Exists, d) || slices.ContainsFunc(b.Fields, func(f BaselineField) bool { return slices.Contains(f.Dots, d) })
 }
 
 // Get gives the field as the server last showed it.
@@ -244,14 +262,22 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 
 	var v Verdict
 	news := false
+	came := 0 // of what was sent, as far as the feed has come
 	for _, f := range shown {
 		have, known := b.Get(f.Field)
 		known = known || b.Whole
 		now := fieldOf(cur, f.Field)
+		ours, at := b.sent(f)
 		switch {
 		case known && f.Value.Equal(have.Value) && !(s.Wire && !s.Whole && !s.Gone):
 			continue
-		case !s.Wire && f.Value.Equal(now) && (known || s.State):
+		case !s.Wire && s.Feed && at > 0:
+			// Ours, beside a field that somebody else has changed meanwhile. As news it would revert what the register
+			// has had since.
+			next.set(ours)
+			came = max(came, at)
+			continue
+		case !s.Wire && !f.Meter && f.Value.Equal(now) && (known || s.State):
 			// Ours, coming back without a trace of having been sent; or the same thought twice.
 			next.set(BaselineField{Field: f.Field, Value: f.Value, Dots: dotsOf(cur, f.Field)})
 			next.Exists = dotsOf(cur, Existence)
@@ -261,7 +287,7 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 			next.set(BaselineField{Field: f.Field, Value: f.Value})
 			v.WriteBack = true
 			continue
-		case !known && s.State && !now.IsAbsent():
+		case !known && s.State && !f.Meter && !now.IsAbsent():
 			// First contact: both sides may have a say.
 			if f.Value.IsAbsent() {
 				next.set(BaselineField{Field: f.Field})
@@ -279,8 +305,8 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 			}
 		}
 		news = true
-		next.set(BaselineField{Field: f.Field, Value: f.Value, self: !f.Value.IsAbsent()})
-		op := b.put(register, f, have.Dots)
+		next.set(wrote(f, have, cur))
+		op := b.put(register, f, have)
 		if f.Value.IsAbsent() {
 			if len(have.Dots) == 0 {
 				continue
@@ -292,6 +318,14 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 	if len(v.Conflict) > 0 {
 		return Verdict{Next: b, Conflict: v.Conflict}
 	}
+	if came > 0 {
+		next.Exists, next.Sent = b.Sent[came-1].Exists, slices.Clone(b.Sent[came:])
+	}
+	if !s.Ours && (s.Wire || !s.State) {
+		for _, f := range s.Adds {
+			v.Ops = append(v.Ops, Op{Register: register, Kind: OpAdd, Field: f.Field, Value: f.Value})
+		}
+	}
 	next.Whole = next.Whole || s.Whole || s.Gone
 	if s.Wire && !news && !s.Gone && s.sameAs(cur) {
 		// A peer wrote what was there already: a write all the same, that reverts nothing.
@@ -300,8 +334,8 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 				continue
 			}
 			have, _ := b.Get(f.Field)
-			next.set(BaselineField{Field: f.Field, Value: f.Value, self: true})
-			v.Ops = append(v.Ops, b.put(register, f, have.Dots))
+			next.set(wrote(f, have, cur))
+			v.Ops = append(v.Ops, b.put(register, f, have))
 		}
 	}
 	if s.Gone {
@@ -313,13 +347,25 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 			}
 		}
 		next.Exists, next.Sent = nil, nil
-	} else if slices.ContainsFunc(v.Ops, func(o Op) bool { return o.Kind == OpPut }) {
-		next.Exists = []Dot{{}} // the candidate's own
+	} else if slices.ContainsFunc(v.Ops, func(o Op) bool { return o.Kind == OpPut || o.Kind == OpAdd }) {
+		next.Exists, next.was = []Dot{{}}, b.Exists // the candidate's own
 	}
 	v.Next = next
 	// The register may hold more than the server showed, or a concurrent value that wins.
 	v.WriteBack = v.WriteBack || len(v.Ops) > 0 || s.State
 	return v
+}
+
+// sent finds the write on its way that gives a field this value, and its place from 1; 0: none does.
+func (b *Baseline) sent(f ShownField) (BaselineField, int) {
+	for i := range b.Sent {
+		for _, w := range b.Sent[i].Fields {
+			if w.Field == f.Field && w.Value.Equal(f.Value) && !w.Value.IsAbsent() {
+				return w, i + 1
+			}
+		}
+	}
+	return BaselineField{}, 0
 }
 
 // Taken notes that the server took a write that a feed has yet to show. It may have shown it already.
@@ -346,14 +392,36 @@ func (w Sent) same(o Sent) bool {
 	})
 }
 
-// put is a write by somebody who had seen these dots of the field, and that the register exists as
-// far as the server knew.
-func (b *Baseline) put(register string, f ShownField, seen []Dot) Op {
-	op := Op{Register: register, Kind: OpPut, Field: f.Field, Value: f.Value, Base: true, Seen: seen}
+// put is a write by somebody who had seen the field as the server had it, and that the register exists as far as the
+// server knew.
+func (b *Baseline) put(register string, f ShownField, have BaselineField) Op {
+	op := Op{Register: register, Kind: OpPut, Field: f.Field, Value: f.Value, Last: have.Value, Meter: f.Meter, Base: true, Seen: have.Dots}
+	if f.Meter && op.Last.IsAbsent() {
+		op.Last = lattice.Int(0) // of who never reported, the whole counts
+	}
 	if len(b.Exists) > 0 {
 		op.SeenFields = []FieldDots{{Field: Existence, Dots: b.Exists}}
 	}
 	return op
+}
+
+// wrote is the field's part of the baseline behind a write. Of a set the writer has seen the entries from before as well:
+// its own candidate has only the items that are new.
+func wrote(f ShownField, have BaselineField, cur StateBlock) BaselineField {
+	if f.Value.IsAbsent() {
+		return BaselineField{Field: f.Field}
+	}
+	next := BaselineField{Field: f.Field, Value: f.Value, Dots: have.Dots, self: true}
+	if f.Value.Kind() == lattice.SetKind {
+		live := dotsOf(cur, f.Field)
+		next.Dots, next.more = nil, true
+		for _, d := range have.Dots {
+			if slices.Contains(live, d) {
+				next.Dots = append(next.Dots, d)
+			}
+		}
+	}
+	return next
 }
 
 // Behind tells whether the baseline is what a state has that was sent or could be: the same entries

@@ -205,6 +205,91 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
+// TestReconcileMeter: an address that is never told anything shows its own readings, whatever the register has.
+func TestReconcileMeter(t *testing.T) {
+	reading := func(n int64) []ShownField { return []ShownField{{Field: "v", Value: lattice.Int(n), Meter: true}} }
+	for _, tt := range []struct {
+		name  string
+		base  Baseline
+		shown Shown
+		want  int64 // Last; -1: no news
+	}{
+		{"the first reading counts whole", Baseline{}, Shown{Feed: true, Fields: reading(5)}, 0},
+		{"also at first contact with a register that has a total", Baseline{}, Shown{State: true, Fields: reading(5)}, 0},
+		{"and where it happens to equal the total", Baseline{}, Shown{State: true, Fields: reading(40)}, 0},
+		{"the next is compared with the last one", baseline(m{"v": 5}), Shown{Feed: true, Fields: reading(40)}, 5},
+		{"the same reading is no news", baseline(m{"v": 5}), Shown{State: true, Fields: reading(5)}, -1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := tt.base.Reconcile("r", tt.shown, block(m{"v": 40}), AskFirst)
+			if tt.want < 0 {
+				if len(v.Ops) > 0 || len(v.Conflict) > 0 {
+					t.Fatalf("got %+v, want nothing", v)
+				}
+				return
+			}
+			if len(v.Ops) != 1 || v.Ops[0].Kind != OpPut || !v.Ops[0].Meter || !v.Ops[0].Last.Equal(lattice.Int(tt.want)) {
+				t.Fatalf("got %+v, want a put by a meter that showed %d", v, tt.want)
+			}
+		})
+	}
+}
+
+// TestReconcileAdds: an increment counts each time it happens, and not when it is only there.
+func TestReconcileAdds(t *testing.T) {
+	add := []ShownField{{Field: "v", Value: lattice.Int(2)}}
+	for _, tt := range []struct {
+		name  string
+		shown Shown
+		want  int
+	}{
+		{"a feed's event", Shown{Feed: true, Adds: add}, 1},
+		{"a write on the wire", Shown{Wire: true, Adds: add}, 1},
+		{"a snapshot", Shown{Feed: true, State: true, Adds: add}, 0},
+		{"our own", Shown{Feed: true, Ours: true, Adds: add}, 0},
+	} {
+		base := baseline(m{"v": 5})
+		v := base.Reconcile("r", tt.shown, block(m{"v": 5}), AskFirst)
+		if len(v.Ops) != tt.want || tt.want == 1 && (v.Ops[0].Kind != OpAdd || !v.Ops[0].Value.Equal(lattice.Int(2)) || v.Ops[0].Base) {
+			t.Errorf("%s: got %+v", tt.name, v.Ops)
+		}
+	}
+}
+
+// TestReconcileSet: who adds to a set has still seen what was in it, so that it can take that out later.
+func TestReconcileSet(t *testing.T) {
+	set := func(words ...string) Value {
+		var items []Value
+		for _, w := range words {
+			items = append(items, lattice.String(w))
+		}
+		return lattice.Set(items...)
+	}
+	cur := StateBlock{Register: "r", Exists: true, Value: lattice.Object(lattice.Member{Name: "v", Value: set("a")}),
+		Dots: []FieldDots{{Field: "v", Dots: []Dot{dot(2)}}, {Field: Existence, Dots: []Dot{dot(99)}}}}
+	b := Baseline{Exists: []Dot{dot(99)}}
+	b.set(BaselineField{Field: "v", Value: set("a"), Dots: []Dot{dot(1), dot(2)}})
+	v := b.Reconcile("r", Shown{Feed: true, Fields: []ShownField{{Field: "v", Value: set("a", "b")}}}, cur, AskFirst)
+	if len(v.Ops) != 1 || !v.Ops[0].Last.Equal(set("a")) || !slices.Equal(v.Ops[0].Seen, []Dot{dot(1), dot(2)}) {
+		t.Fatalf("got %+v", v.Ops)
+	}
+	v.Next.Became(dot(500))
+	if f, _ := v.Next.Get("v"); !slices.Equal(f.Dots, []Dot{dot(2), dot(500)}) {
+		t.Errorf("behind the baseline: got %v, want the live one from before, and the candidate's", f.Dots)
+	}
+}
+
+// TestBecameNothing: a write that the rule let change nothing leaves behind the baseline what was there.
+func TestBecameNothing(t *testing.T) {
+	b := baseline(m{"v": 5})
+	v := b.Reconcile("r", Shown{Wire: true, Fields: show(m{"v": 3})}, block(m{"v": 5}), AskFirst)
+	v.Next.Became(Dot{})
+	f, _ := v.Next.Get("v")
+	if !f.Value.Equal(lattice.Int(3)) || !slices.Equal(f.Dots, []Dot{dot(5)}) || !slices.Equal(v.Next.Exists, []Dot{dot(99)}) {
+		t.Errorf("got %+v, exists by %v", f, v.Next.Exists)
+	}
+}
+
 func TestBaselineStored(t *testing.T) {
 	b := baseline(m{"a": 1, "b": 2})
 	b.Version, b.Bind, b.Whole, b.Told = `"etag"`, "hash", true, 42

@@ -2,10 +2,8 @@ package engine
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -54,6 +52,10 @@ func BenchmarkCommit(b *testing.B) {
 				b.Fatal(err)
 			}
 			shape := batchShape(b)
+			bytes := 0
+			for k, key := range batchKeys(0) {
+				bytes += len(key) + shape[k]
+			}
 			before := e.store.Usage().Fsyncs
 			var engine, alone, engineCPU, aloneCPU time.Duration
 			for from := 0; from < b.N; {
@@ -74,6 +76,7 @@ func BenchmarkCommit(b *testing.B) {
 			b.ReportMetric(float64(engineCPU.Nanoseconds())/float64(b.N), "cpu-ns/op")
 			b.ReportMetric(float64(aloneCPU.Nanoseconds())/float64(b.N), "raw-cpu-ns/op")
 			b.ReportMetric(float64(e.store.Usage().Fsyncs-before)/float64(b.N), "fsyncs/op")
+			b.ReportMetric(float64(bytes), "bytes/commit")
 		})
 	}
 }
@@ -103,10 +106,15 @@ func spread(b *testing.B, writers, from, to int, work func(i int) error) time.Du
 	return time.Since(began)
 }
 
-func rawWrite(s *store.Store, shape [4]int, i int) error {
+// batchKeys are those of a commit of benchWrite: candidate, register, history, commit, hash.
+func batchKeys(i int) [5][]byte {
 	name := benchWrite(i).Ops[0].Register
+	return [...][]byte{store.Candidate(Dot{Seq: uint64(i)}), store.Register(name), store.History(name, uint64(i)), store.Commit(uint64(i)), store.Shard(shardOf(name))}
+}
+
+func rawWrite(s *store.Store, shape [5]int, i int) error {
 	batch := s.NewBatch()
-	for k, key := range [][]byte{store.Candidate(Dot{Seq: uint64(i)}), store.Register(name), store.History(name, uint64(i)), store.Commit(uint64(i))} {
+	for k, key := range batchKeys(i) {
 		value := make([]byte, shape[k])
 		for j := range value {
 			value[j] = byte(i + j*7)
@@ -121,8 +129,8 @@ func rawWrite(s *store.Store, shape [4]int, i int) error {
 	return batch.Close()
 }
 
-// batchShape gives the sizes of the values that a write of benchWrite stores: candidate, register, history, commit.
-func batchShape(tb testing.TB) [4]int {
+// batchShape gives the sizes of the values behind batchKeys.
+func batchShape(tb testing.TB) [5]int {
 	fs := vfs.NewMem()
 	e, err := Open(Options{Dir: "shape", FS: fs})
 	if err != nil {
@@ -137,9 +145,9 @@ func batchShape(tb testing.TB) [4]int {
 			tb.Fatal(err)
 		}
 	}
-	var sizes [4]int
+	var sizes [5]int
 	name := last.States[0].Register
-	for i, key := range [][]byte{store.Candidate(last.Dot), store.Register(name), store.History(name, last.Cursor.Ordinal), store.Commit(last.Cursor.Ordinal)} {
+	for i, key := range [][]byte{store.Candidate(last.Dot), store.Register(name), store.History(name, last.Cursor.Ordinal), store.Commit(last.Cursor.Ordinal), store.Shard(shardOf(name))} {
 		if _, err := e.store.Get(key, func(value []byte) error { sizes[i] = len(value); return nil }); err != nil {
 			tb.Fatal(err)
 		}
@@ -174,82 +182,6 @@ func BenchmarkSequencer(b *testing.B) {
 			b.StartTimer()
 		}
 	}
-}
-
-var registers = flag.Int("registers", 0, "registers of BenchmarkMany; it is skipped without")
-
-// BenchmarkMany opens and uses an engine with a great many registers.
-func BenchmarkMany(b *testing.B) {
-	if *registers == 0 {
-		b.Skip("set -registers")
-	}
-	dir := b.TempDir()
-	e, err := Open(Options{Dir: dir})
-	if err != nil {
-		b.Fatal(err)
-	}
-	began := time.Now()
-	peak := 0.0
-	var waits []func() (Receipt, error)
-	for i := 0; i < *registers; {
-		w := benchWrite(i)
-		for w.Ops = nil; len(w.Ops) < 100 && i < *registers; i++ {
-			w.Ops = append(w.Ops, Op{Register: manyName(i), Kind: OpPut, Field: "value", Value: lattice.Int(int64(i))})
-		}
-		_, wait, err := e.Submit(b.Context(), w)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if waits = append(waits, wait); len(waits) == 16 {
-			for _, wait := range waits {
-				if _, err := wait(); err != nil {
-					b.Fatal(err)
-				}
-			}
-			waits = waits[:0]
-			peak = max(peak, residentMB(b))
-		}
-	}
-	if err := e.settle(e.seqr.ordinal); err != nil {
-		b.Fatal(err)
-	}
-	load := time.Since(began)
-	if err := e.Close(); err != nil {
-		b.Fatal(err)
-	}
-	began = time.Now()
-	if e, err = Open(Options{Dir: dir}); err != nil {
-		b.Fatal(err)
-	}
-	defer e.Close()
-	opened := time.Since(began)
-	n := 0
-	for b.Loop() {
-		n++
-		if s, err := e.ReadState(b.Context(), manyName(n*7919%*registers)); err != nil || !s.Exists {
-			b.Fatal(s, err)
-		}
-	}
-	b.ReportMetric(peak, "peak-MB")
-	b.ReportMetric(load.Seconds(), "load-s")
-	b.ReportMetric(opened.Seconds(), "open-s")
-}
-
-func manyName(i int) string {
-	return fmt.Sprintf("site/%03d/machine-%04d/sensor-%d", i%500, i/500%1000, i)
-}
-
-// residentMB is what the process has in memory, where the system tells.
-func residentMB(b *testing.B) float64 {
-	data, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0
-	}
-	var size, resident float64
-	if _, err := fmt.Sscan(string(data), &size, &resident); err != nil {
-		b.Fatal(err)
-	}
-	return resident * float64(os.Getpagesize()) / (1 << 20)
 }
 
 var quiet = slog.New(slog.DiscardHandler)

@@ -28,6 +28,13 @@ type (
 	QStateVector = lattice.QStateVector // per origin, the highest seq applied
 	StateID      = lattice.StateID      // rank.digest
 	Cause        = lattice.Cause        // who did it, and through what
+	CollapseRule = lattice.Rule         // how the entries of a field become its value
+	CommitMode   = lattice.CommitMode   // when candidates collapse
+	Retention    = lattice.Retention    // how long history is kept
+	Declaration  = lattice.Declaration  // how the registers of one template collapse
+	FieldDots    = lattice.FieldDots    // the live entries behind one field
+	Op           = lattice.Edit         // one operation on one register
+	OpKind       = lattice.EditKind     // what it does
 )
 
 // A StateBlock is the committed value of a register.
@@ -39,12 +46,13 @@ type StateBlock struct {
 	Ordinal  uint64  // of the commit that made it
 	Time     Stamp   // of that commit's candidate
 	Dots     []FieldDots
-}
-
-// FieldDots are the live entries behind one field: what somebody who reads the block has seen.
-type FieldDots struct {
-	Field string // "" for the value of a register without fields; Existence for the register itself
-	Dots  []Dot
+	// Siblings are the fields, by the rule ask, whose value is a set of what writers who did not know of each other wrote.
+	Siblings []string
+	// Provisional are the fields that a member of the domain who was not heard since may still change: those of first.
+	Provisional []string
+	Waiting     int  // candidates that wait to be collapsed; Value is without them
+	Opaque      bool // it holds operations that a newer program made: Value is without them, and writes are refused
+	Incoming    bool // a part of a large value is not here yet: Value has what was there before
 }
 
 // Existence is the name under which FieldDots lists the entries that say the register exists.
@@ -63,29 +71,14 @@ type Write struct {
 	KeepWith func(Dot) []Record
 }
 
-// An Op is one operation on one register.
-type Op struct {
-	Register string
-	Kind     OpKind
-	Field    string // Put, Remove: "" is the value of a register without fields
-	Value    Value  // Put: not null, not absent
-	// Fields, for Only: the fields that stay.
-	Fields []string
-	// Base: Seen is what the writer had seen of the field (Delete: of the register's existence;
-	// Only: per field in SeenFields). Otherwise it had seen what is committed here.
-	Base       bool
-	Seen       []Dot
-	SeenFields []FieldDots
-}
-
-// OpKind is what an Op does.
-type OpKind uint8
-
+// What an Op does.
 const (
-	OpPut    OpKind = iota + 1 // the field gets the value
-	OpRemove                   // the field goes; of a field that is not there: nothing
-	OpOnly                     // every seen field goes that is not named in Fields; the register exists, if empty
-	OpDelete                   // the register goes
+	OpPut     = lattice.EditPut     // the field gets the value, as its rule has it
+	OpRemove  = lattice.EditRemove  // the field goes; of a field that is not there: nothing
+	OpOnly    = lattice.EditOnly    // every seen field goes that is not named in Fields; the register exists, if empty
+	OpDelete  = lattice.EditDelete  // the register goes
+	OpAdd     = lattice.EditAdd     // a sum grows by the value, a union by its items
+	OpRestore = lattice.EditRestore // the field gets the value, also where the rule would keep a better one
 )
 
 // A Precondition is checked in the sequencer, with the commit.
@@ -127,6 +120,7 @@ type QDelta struct {
 	Cause    Cause
 	Tag      uint64 // of the Write, for live observers
 	Snapshot bool   // state rather than a step: Before and Changed are unset
+	Pending  bool   // a candidate that waits to be collapsed: After is what was there before
 }
 
 // A FieldChange is one field's part of a delta; an absent Value means the field was or is not there.
@@ -178,6 +172,81 @@ type HistoryQuery struct {
 	Limit    int    // 0: 100
 }
 
+// A Moment is a place in one register's past: exactly one of its parts is set.
+type Moment struct {
+	Time    time.Time // as of then: the newest state whose candidate has no later stamp
+	ID      StateID   // the state with that id
+	Ordinal uint64    // as of that commit
+}
+
+// A PendingQuery selects candidates that wait to be collapsed.
+type PendingQuery struct {
+	Prefix string // of registers' names; a whole name finds that register, too
+	Limit  int    // 0: 100
+}
+
+// A Pending is one candidate's part for one register that waits for a marker.
+type Pending struct {
+	Register string
+	Dot      Dot
+	Time     Stamp
+	Cause    Cause         // as far as it is still known
+	Would    []FieldChange // what it says: per field the committed value, and the one it puts (absent: it removes it)
+	Deletes  bool          // it removes the register
+	Mode     CommitMode    // what the register waits for now
+}
+
+// An Explanation says why a register has the value it has.
+type Explanation struct {
+	State       StateBlock
+	Declaration string // the template that it is declared by, "" for none; Source and At say where it came from
+	Source      string // file and line, where this node's own files have it
+	Mode        CommitMode
+	DeleteWins  bool
+	Group       string // the QGroup it belongs to
+	Fields      []FieldExplanation
+	Existence   []LiveEntry // who says that it exists
+	Deleted     []LiveEntry // marks of deletes that win
+	Pending     []Pending
+	Hidden      bool // it is deleted, and what it had is kept until every member knows
+}
+
+// A FieldExplanation says which entries live behind one field, and which of them its value is.
+type FieldExplanation struct {
+	Field   string
+	Rule    CollapseRule
+	Value   Value
+	Entries []LiveEntry
+	Why     string // one sentence for people
+}
+
+// A LiveEntry is one value that nobody who saw it has replaced.
+type LiveEntry struct {
+	Dot   Dot
+	Time  Stamp
+	By    string // who, in short: always known
+	Cause Cause  // all of it, where the candidate is still in the log
+	Node  EndpointID
+	Value Value
+	Wins  bool // the field's value is this one, or holds it
+}
+
+// A BackupInfo says what a backup holds.
+type BackupInfo struct {
+	Dir    string
+	Cursor Cursor // the newest commit in it
+	Time   time.Time
+	Bytes  uint64
+}
+
+// A Finding is something an operator has to know of. Findings of one Code and Subject are one.
+type Finding struct {
+	Code    string // "clone", "fork", "restored", "backup", "clock", "divergence", "rules", "opaque", "held"
+	Subject string // what it concerns: an endpoint, an origin, a register
+	Text    string // the finding in one sentence, and the remedy in another
+	Since   time.Time
+}
+
 // Status is an engine in figures.
 type Status struct {
 	Endpoint    EndpointID
@@ -191,6 +260,11 @@ type Status struct {
 	Full        bool // below min_free: writes are refused
 	Fsyncs      uint64
 	Started     time.Time
+	Root        string // hash over all registers: equal wherever the same candidates are known
+	Pending     uint64 // registers with candidates that wait
+	Held        uint64 // candidates that wait for what they depend on
+	Floor       uint64 // ordinal below which the log was trimmed
+	Findings    []Finding
 }
 
 // State is what an application sees of an engine: the embedded Engine and daemonclient.Client
@@ -210,6 +284,20 @@ type State interface {
 	// older than the log, is answered by a snapshot first. It misses nothing and never waits for
 	// a slow consumer at anyone's cost.
 	Observe(ctx context.Context, f Filter, from Cursor) iter.Seq2[QDelta, error]
+	// Pending yields the candidates that wait to be collapsed, by register, oldest first.
+	Pending(ctx context.Context, q PendingQuery) iter.Seq2[Pending, error]
+	// Collapse settles what waits on a register as it is now. It is a candidate of its own; without anything that waits
+	// it makes none, and its Receipt has the zero Dot.
+	Collapse(ctx context.Context, register string, by Cause) (Receipt, error)
+	// StateAt gives a register as it was. ErrNotFound: there is no such state, or history does not reach back to it.
+	StateAt(ctx context.Context, register string, at Moment) (StateBlock, error)
+	// Revert puts a former state back, as a new candidate, whatever the rules of its fields.
+	Revert(ctx context.Context, register string, to Moment, by Cause) (Receipt, error)
+	// Explain says why a register has its value.
+	Explain(ctx context.Context, register string) (Explanation, error)
+	// Backup makes a copy of everything in a new directory of the machine that the engine runs on, while it runs. Opened
+	// as a data directory it knows that it is one.
+	Backup(ctx context.Context, dir string) (BackupInfo, error)
 	// Cursor is the place of the newest visible commit: observing from it is observing from now.
 	Cursor(ctx context.Context) (Cursor, error)
 	// Status gives the figures.
@@ -241,6 +329,7 @@ var (
 	ErrInvalid     = lattice.ErrInvalid
 	ErrNotFound    = errors.New("not found")
 	ErrConflict    = errors.New("precondition failed")
+	ErrDenied      = errors.New("not allowed to write") // by the declaration's writers
 	ErrTooLarge    = lattice.ErrTooLarge
 	ErrFull        = errors.New("disk is almost full: writes are refused until there is room")
 	ErrClosed      = errors.New("closed")

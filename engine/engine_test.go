@@ -44,3 +44,24 @@ func TestStateFromDisk(t *testing.T) {
 func TestHost(t *testing.T) {
 	enginetest.RunHost(t, func(t *testing.T) enginetest.Host { return open(t, engine.Options{}) })
 }
+
+func TestRules(t *testing.T) {
+	enginetest.RunRules(t, func(t *testing.T) (engine.State, engine.Declarer) {
+		e := open(t, engine.Options{Dir: t.TempDir(), FS: vfs.Default})
+		return e, e
+	})
+}
+
+func TestRulesFromDisk(t *testing.T) {
+	enginetest.RunRules(t, func(t *testing.T) (engine.State, engine.Declarer) {
+		e := open(t, engine.Options{Dir: t.TempDir(), FS: vfs.Default, RecentBytes: 1, FeedBytes: 1, MemTableBytes: 256 << 10})
+		return e, e
+	})
+}
+
+func TestRulesHost(t *testing.T) {
+	enginetest.RunRulesHost(t, func(t *testing.T) (enginetest.Host, engine.Declarer) {
+		e := open(t, engine.Options{})
+		return e, e
+	})
+}

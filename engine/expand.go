@@ -1,231 +1,228 @@
 package engine
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/spooksystems/gateway/engine/lattice"
 )
 
-// A draft turns the ops of one write on one register into what its candidate says: per field at most one operation,
-// which names every entry it removes.
-type draft struct {
-	name   string
-	base   *version // what is committed here, or about to be
-	alive  bool     // whether it exists, after the ops so far
-	absent bool     // its writer saw it absent before the first of them
-	ops    []lattice.Op
-	room   *[]Dot // for what is seen; shared by the drafts of a write
+// An expansion turns the ops of one write into operations that name every entry they remove, against what is committed
+// here or about to be.
+type expansion struct {
+	e      *Engine
+	w      *Write
+	rules  *ruleTable
+	writer lattice.Writer
+	// internal: the engine's own write, of registers that are reserved and without a look at who writes.
+	internal bool
+	names    []string // of the registers in the order of their first op
+	parts    []part
+	byName   map[string]int // index of parts, by the register's name or the unit's
+	drafts   []*lattice.Draft
 }
 
-// begin begins with what the writer had seen. One with a base of its own (if any of the ops are based) saw the
-// register absent if it had seen nothing of it; any other saw what is committed.
-func (d *draft) begin(base *version, ops []Op, based bool, room *[]Dot) {
-	*d = draft{name: base.block.Register, base: base, alive: base.block.Exists, ops: d.ops[:0], room: room}
-	d.absent = !d.alive
-	if d.absent && based {
-		for i := range ops {
-			if op := &ops[i]; op.Register == d.name && op.Base && (len(op.Seen) > 0 || len(op.SeenFields) > 0) {
-				d.absent = false
-			}
-		}
-	}
+// A part is what the write says of one register, or of one group.
+type part struct {
+	base  *version
+	decl  *lattice.Decl
+	draft *lattice.Draft
+	group *lattice.GroupDraft
 }
 
-func (d *draft) find(field string) (int, bool) {
-	return slices.BinarySearchFunc(d.ops, field, func(op lattice.Op, field string) int { return strings.Compare(op.Field, field) })
+// begin uses the room of the write before.
+func (x *expansion) begin(e *Engine, w *Write, internal bool) {
+	mine := x.writer.Mine
+	if mine == nil {
+		mine = e.seqr.core.Mine
+	}
+	*x = expansion{e: e, w: w, internal: internal, rules: e.rules.Load(), names: x.names[:0], parts: x.parts[:0], drafts: x.drafts[:0]}
+	x.writer = lattice.Writer{Self: e.self, By: e.seqr.byOf(&w.By), Mine: mine}
+	e.seqr.dots = e.seqr.dots[:0]
 }
 
-// set notes an operation on a field. What an earlier one removes, it removes as well.
-func (d *draft) set(kind lattice.OpKind, field string, v Value, seen []Dot) {
-	i, ok := d.find(field)
-	if ok {
-		d.ops[i].Kind, d.ops[i].Value, d.ops[i].Seen = kind, v, union(d.ops[i].Seen, seen)
-		return
-	}
-	d.ops = slices.Insert(d.ops, i, lattice.Op{Register: d.name, Kind: kind, Field: field, Value: v, Seen: seen})
-}
-
-func union(a, b []Dot) []Dot {
-	if len(a) == 0 {
-		return b
-	}
-	if len(b) == 0 {
-		return a
-	}
-	out := append(slices.Clone(a), b...)
-	slices.SortFunc(out, Dot.Compare)
-	return slices.Compact(out)
-}
-
-// seen are the live entries of a field that the writer of op had seen. What it had seen and is not live any more was
-// removed by something this candidate depends on, so no node misses it.
-func (d *draft) seen(op *Op, field string) []Dot {
-	entries := d.base.reg.Entries(field)
-	if len(entries) == 0 {
-		return nil
-	}
-	dots, start := *d.room, len(*d.room)
-	for i := range entries {
-		if e := entries[i].Dot; !op.Base || op.saw(field, e) {
-			dots = append(dots, e)
+func (x *expansion) expand() error {
+	for i := range x.w.Ops {
+		op := &x.w.Ops[i]
+		if len(x.names) == 0 || x.names[len(x.names)-1] != op.Register && !slices.Contains(x.names, op.Register) {
+			x.names = append(x.names, op.Register)
 		}
-	}
-	*d.room = dots
-	return dots[start:len(dots):len(dots)]
-}
-
-func (op *Op) saw(field string, dot Dot) bool {
-	switch {
-	case op.Kind == OpDelete && field == Existence, op.Kind != OpOnly && field == op.Field && field != Existence:
-		if slices.Contains(op.Seen, dot) {
-			return true
+		p, err := x.part(op, x.w.Ops[i:])
+		if err != nil {
+			return err
 		}
-	case field == Existence && slices.Contains(op.Seen, dot):
-		// Who saw an entry of a field saw the register exist by the same candidate.
-		return true
-	}
-	for i := range op.SeenFields {
-		f := &op.SeenFields[i]
-		if (f.Field == field || field == Existence) && slices.Contains(f.Dots, dot) {
-			return true
-		}
-	}
-	return false
-}
-
-// maxExistence bounds the entries that say a register exists. More than one lives on only where writers with bases of
-// their own had not seen each other.
-const maxExistence = 64
-
-// touch makes the register exist: every write says so. One that saw it absent first removes the fields that a delete
-// has hidden.
-func (d *draft) touch(op *Op) {
-	if !d.alive {
-		if d.absent {
-			d.clear()
-		}
-		d.alive = true
-	}
-	if i, ok := d.find(Existence); ok && d.ops[i].Kind == lattice.Put && !op.Base {
-		return
-	}
-	seen := d.seen(op, Existence)
-	if live := d.base.reg.Entries(Existence); op.Base && len(live)-len(seen) >= maxExistence {
-		seen = d.seen(&Op{}, Existence)
-	}
-	d.set(lattice.Put, Existence, Value{}, seen)
-}
-
-// clear removes every field there is.
-func (d *draft) clear() {
-	if d.base.reg == nil {
-		return
-	}
-	all := &Op{}
-	for i := range d.base.reg.Fields {
-		if name := d.base.reg.Fields[i].Name; name != Existence {
-			d.set(lattice.Remove, name, Value{}, d.seen(all, name))
-		}
-	}
-}
-
-// has says whether a field is there after the ops so far.
-func (d *draft) has(field string) bool {
-	live := d.base.reg.Entries(field)
-	i, ok := d.find(field)
-	if !ok {
-		return len(live) > 0
-	}
-	return d.ops[i].Kind == lattice.Put || len(live) > len(d.ops[i].Seen)
-}
-
-// hasOther says whether a field of the other kind is there: a named one if field is "", else "".
-func (d *draft) hasOther(field string) bool {
-	if field != "" {
-		return d.has("")
-	}
-	if d.base.reg != nil {
-		for i := range d.base.reg.Fields {
-			if name := d.base.reg.Fields[i].Name; name != "" && name != Existence && d.has(name) {
-				return true
-			}
-		}
-	}
-	for i := range d.ops {
-		if op := &d.ops[i]; op.Kind == lattice.Put && op.Field != "" && op.Field != Existence {
-			return true
-		}
-	}
-	return false
-}
-
-func (d *draft) apply(op *Op) error {
-	switch op.Kind {
-	case OpPut:
-		if d.alive && d.hasOther(op.Field) {
-			if op.Field == "" {
-				return invalid("register %q has fields; a value without a field can't stand beside them", d.name)
-			}
-			return invalid("register %q is one value; field %q can't stand beside it", d.name, op.Field)
-		}
-		d.touch(op)
-		d.set(lattice.Put, op.Field, op.Value, d.seen(op, op.Field))
-	case OpRemove:
-		d.remove(op, op.Field)
-	case OpOnly:
-		if !d.alive {
-			d.touch(op)
-		}
-		var names []string
-		if d.base.reg != nil {
-			for i := range d.base.reg.Fields {
-				names = append(names, d.base.reg.Fields[i].Name)
-			}
-		}
-		for i := range d.ops {
-			names = append(names, d.ops[i].Field)
-		}
-		for _, name := range names {
-			if name != Existence && !slices.Contains(op.Fields, name) {
-				d.remove(op, name)
-			}
-		}
-	case OpDelete:
-		seen := d.seen(op, Existence)
-		i, touched := d.find(Existence)
-		if len(seen) == 0 && !touched {
-			return nil
-		}
-		for j := range d.ops {
-			d.ops[j].Kind, d.ops[j].Value = lattice.Remove, Value{}
-		}
-		if touched {
-			d.ops[i].Seen = union(d.ops[i].Seen, seen)
+		if p.group != nil {
+			err = p.group.Apply(op)
 		} else {
-			d.set(lattice.Remove, Existence, Value{}, seen)
+			err = p.draft.Apply(op)
 		}
-		d.alive = len(d.base.reg.Entries(Existence)) > len(seen)
-		d.absent = !d.alive
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (d *draft) remove(op *Op, field string) {
-	if !d.alive && !op.Base {
-		return
+// part finds what the write says of an op's register, or begins it.
+func (x *expansion) part(op *Op, rest []Op) (*part, error) {
+	e := x.e
+	name := op.Register
+	if i, ok := x.find(name); ok {
+		return &x.parts[i], nil
 	}
-	seen := d.seen(op, field)
-	i, touched := d.find(field)
-	if len(seen) == 0 && !(touched && d.ops[i].Kind == lattice.Put) {
-		return
+	base, err := e.newest(name)
+	if err != nil {
+		return nil, err
 	}
-	d.touch(op)
-	d.set(lattice.Remove, field, Value{}, seen)
+	// The version knows its declaration, unless the rules have changed since.
+	decl := e.sight(base).decl
+	if err := x.permitted(name, decl); err != nil {
+		return nil, err
+	}
+	if decl != nil && decl.Unit != "" {
+		if i, ok := x.find(decl.Unit); ok {
+			x.note(name, i)
+			return &x.parts[i], nil
+		}
+		if base, err = e.newest(decl.Unit); err != nil {
+			return nil, err
+		}
+		x.parts = append(x.parts, part{base: base, decl: decl, group: lattice.BeginGroup(decl.Unit, base.reg)})
+		x.note(decl.Unit, len(x.parts)-1)
+		x.note(name, len(x.parts)-1)
+	} else {
+		n := len(x.drafts)
+		var d *lattice.Draft
+		if n < cap(x.drafts) {
+			d = x.drafts[:n+1][n] // one of an earlier write, if it has left any there
+		}
+		if d == nil {
+			d = new(lattice.Draft)
+		}
+		d.Begin(base.name, base.reg, decl, &x.writer, rest, &e.seqr.dots)
+		x.drafts = append(x.drafts, d)
+		x.parts = append(x.parts, part{base: base, decl: decl, draft: d})
+		x.note(name, len(x.parts)-1)
+	}
+	p := &x.parts[len(x.parts)-1]
+	if p.base.reg.Opaque() {
+		return nil, fmt.Errorf("%w: register %q holds operations of a newer program than this one; update it to write there", ErrUnavailable, name)
+	}
+	return p, nil
 }
 
-// finish drops what does nothing, and says whether anything is left.
-func (d *draft) finish() bool {
-	d.ops = slices.DeleteFunc(d.ops, func(op lattice.Op) bool { return op.Kind == lattice.Remove && len(op.Seen) == 0 })
-	return len(d.ops) > 0
+func (x *expansion) find(name string) (int, bool) {
+	if x.byName != nil {
+		i, ok := x.byName[name]
+		return i, ok
+	}
+	for i := range x.parts {
+		if x.parts[i].base.name == name {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// note remembers where a name's part is. Few names are found without a map, members of a group are not.
+func (x *expansion) note(name string, at int) {
+	if x.byName == nil {
+		if len(x.parts) <= 8 && x.parts[at].group == nil {
+			return
+		}
+		x.byName = map[string]int{}
+		for i := range x.parts {
+			x.byName[x.parts[i].base.name] = i
+		}
+	}
+	x.byName[name] = at
+}
+
+// permitted checks the declaration's writers.
+func (x *expansion) permitted(name string, decl *lattice.Decl) error {
+	if decl == nil || len(decl.Writers) == 0 || x.internal {
+		return nil
+	}
+	for _, p := range decl.Writers {
+		if site, ok := strings.CutPrefix(p, "site:"); ok {
+			if site != "" && strings.HasPrefix(x.e.origin.Endpoint.String(), site) {
+				return nil
+			}
+		} else if x.writer.By.Matches(p) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: register %q takes writes of %s only (%s)", ErrDenied, name, strings.Join(decl.Writers, ", "), decl.Template)
+}
+
+// finish gives the operations, and the registers for which they wait.
+func (x *expansion) finish() (ops []lattice.Op, held []string) {
+	single := len(x.parts) == 1
+	for i := range x.parts {
+		p := &x.parts[i]
+		var own []lattice.Op
+		if p.group != nil {
+			own = p.group.Finish()
+		} else if p.draft.Finish() {
+			own = p.draft.Ops
+		}
+		if len(own) == 0 {
+			continue
+		}
+		name := own[0].Register
+		switch {
+		case p.decl != nil && p.decl.Commit.Waits():
+			held = append(held, name)
+		case p.base.reg.Pending() > 0:
+			own = withMarker(own, name, p.base.reg.Cover())
+		}
+		if single {
+			return own, held
+		}
+		ops = append(ops, own...)
+	}
+	return ops, held
+}
+
+// withMarker has what waits on a register collapse first: it no longer has to.
+func withMarker(ops []lattice.Op, register string, cover QStateVector) []lattice.Op {
+	i := slices.IndexFunc(ops, func(op lattice.Op) bool { return op.Field > lattice.Marker })
+	if i < 0 {
+		i = len(ops)
+	}
+	return slices.Insert(slices.Clone(ops), i, lattice.Op{Register: register, Kind: lattice.Collapse, Field: lattice.Marker, Seen: cover})
+}
+
+// receipt gives the states of all registers that the write named.
+func (x *expansion) receipt(c *commit) error {
+	if len(x.names) == 1 && len(c.deltas) == 1 && c.deltas[0].After.Register == x.names[0] {
+		c.states = c.one.states[:]
+		c.states[0] = c.deltas[0].After
+		return nil
+	}
+	for _, name := range x.names {
+		b, err := x.e.state(name)
+		if err != nil {
+			return err
+		}
+		c.states = append(c.states, b)
+	}
+	return nil
+}
+
+// forget keeps the room for the next write, unless it is much, and nothing that is in it.
+func (x *expansion) forget() {
+	for _, d := range x.drafts {
+		d.Forget()
+	}
+	if cap(x.e.seqr.dots) > 4096 {
+		x.e.seqr.dots = nil
+	}
+	clear(x.names)
+	clear(x.parts)
+	*x = expansion{names: x.names, parts: x.parts, drafts: x.drafts, writer: lattice.Writer{Mine: x.writer.Mine}}
+	if cap(x.drafts) > 64 {
+		*x = expansion{}
+	}
 }

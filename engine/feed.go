@@ -10,6 +10,8 @@ import (
 // bound of memory, and who waits for more.
 type feed struct {
 	published atomic.Uint64 // the newest ordinal that is durable: nothing above it is shown to anybody
+	// shown is the newest of these that observers of everything see: the domain's own registers are not among that.
+	shown atomic.Uint64
 
 	mu       sync.RWMutex
 	inflight []*commit // in order, all above published
@@ -45,6 +47,9 @@ func (f *feed) publish(ordinal uint64) {
 	for _, c := range ready {
 		f.ring = append(f.ring, c)
 		f.bytes += c.size
+		if (&Filter{}).matchesAny(c) {
+			f.shown.Store(c.ordinal) // before it can be told of
+		}
 	}
 	f.published.Store(ready[n-1].ordinal)
 	for _, c := range ready {
@@ -210,9 +215,11 @@ func (a *audience) wakeAll(ordinal uint64) {
 	}
 }
 
-// Matches says whether the filter wants a register.
+// Matches says whether the filter wants a register. The domain's own are wanted only by those who name one, or give a
+// prefix that begins with "_".
 func (f *Filter) Matches(register string) bool {
-	return (f.Name == "" || f.Name == register) && strings.HasPrefix(register, f.Prefix)
+	return (f.Name == "" || f.Name == register) && strings.HasPrefix(register, f.Prefix) &&
+		(register[0] != '_' || f.Name != "" || f.Prefix != "" || !reservedName(register))
 }
 
 func (f *Filter) matchesAny(c *commit) bool {

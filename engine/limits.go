@@ -21,7 +21,6 @@ const (
 	MaxRegister  = 1 << 20   // bytes of one register, encoded
 	MaxKept      = 16 << 20  // bytes of records in one write
 	maxCause     = 1024      // bytes of each part of a Cause; the rest is cut off
-	reserved     = "_rules/" // the domain's own registers
 	maxTable     = 32        // bytes of a Record's table
 )
 
@@ -92,7 +91,7 @@ func checkValue(op *Op) error {
 }
 
 // check says whether a write can be tried at all. What depends on the registers' state is the sequencer's to check.
-func (w *Write) check() error {
+func (w *Write) check(internal bool) error {
 	if len(w.Ops) > MaxOps {
 		return tooLarge("a write of %d operations; the limit is %d", len(w.Ops), MaxOps)
 	}
@@ -104,12 +103,12 @@ func (w *Write) check() error {
 		if err := CheckName(op.Register); err != nil {
 			return err
 		}
-		if strings.HasPrefix(op.Register, reserved) {
-			return invalid("register %q: names that begin with %q are the domain's own", op.Register, reserved)
+		if reservedName(op.Register) && !internal {
+			return invalid("register %q: names that begin with %q are the domain's own", op.Register, op.Register[:strings.Index(op.Register, "/")+1])
 		}
 		var err error
 		switch op.Kind {
-		case OpPut:
+		case OpPut, OpAdd, OpRestore:
 			if err = checkField(op, op.Field); err == nil {
 				err = checkValue(op)
 			}

@@ -149,14 +149,8 @@ func refold(t *rapid.T, e *Engine, names []string, commits uint64) {
 		if seq++; c.Dot.Seq != seq || !bytes.Equal(c.AppendCBOR(nil), row.Value) {
 			t.Fatalf("candidate %d: got %s", seq, c.Dot)
 		}
-		for i := 0; i < len(c.Ops); {
-			j := i
-			for j < len(c.Ops) && c.Ops[j].Register == c.Ops[i].Register {
-				j++
-			}
-			name := c.Ops[i].Register
-			registers[name] = registers[name].Apply(c.Dot, c.Time, c.Ops[i:j])
-			i = j
+		for name, a := range c.Each {
+			registers[name] = registers[name].Apply(a)
 		}
 	}
 	if seq != commits {

@@ -3,8 +3,11 @@ package engine
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"iter"
+	"strings"
 
+	"github.com/spooksystems/gateway/engine/lattice"
 	"github.com/spooksystems/gateway/engine/store"
 )
 
@@ -130,6 +133,9 @@ func (e *Engine) commitChunk(f *Filter, after uint64) (deltas []QDelta, looked u
 				continue
 			}
 			d, size, err := e.deltaAt(name, looked+1)
+			if errors.Is(err, errTrimmed) {
+				return nil, after, nil // history does not reach back that far
+			}
 			if err != nil {
 				return nil, after, err
 			}
@@ -150,10 +156,13 @@ func (e *Engine) deltaAt(name string, ordinal uint64) (d QDelta, size int, err e
 		return err
 	})
 	if err == nil && !found {
-		err = damaged("history of register %q at %d is missing", name, ordinal)
+		err = errTrimmed
 	}
 	return d, size, err
 }
+
+// errTrimmed means that history does not reach back to what was asked for.
+var errTrimmed = errors.New("trimmed")
 
 // snapshot yields the registers that exist, as of one commit.
 func (o *observer) snapshot() bool {
@@ -208,18 +217,27 @@ func (e *Engine) snapshotChunk(ctx context.Context, f *Filter, after string, at 
 			}
 			continue
 		}
-		v, err := parseRegister(name, row.Value)
-		if err != nil {
-			return nil, "", err
-		}
-		b := v.block
-		if v.ordinal > at {
-			// History has what it was then.
-			if b, err = e.blockAt(name, at); err != nil {
+		b, wanted := StateBlock{}, f.Matches(name) && !strings.HasPrefix(name, lattice.UnitPrefix)
+		if wanted {
+			if b, err = e.shown(name); err != nil {
 				return nil, "", err
 			}
 		}
-		if b.Exists && f.Matches(name) {
+		if wanted && b.Ordinal > at {
+			// History has what it was then. Where it was trimmed meanwhile, what is now comes a little early.
+			was, found, err := e.blockAt(name, at)
+			if err != nil {
+				return nil, "", err
+			}
+			if found {
+				b = was
+			} else if first, ok, err := e.oldest(name); err != nil {
+				return nil, "", err
+			} else if ok && first.Before.IsZero() {
+				b = StateBlock{}
+			}
+		}
+		if b.Exists {
 			blocks = append(blocks, b)
 		}
 		if n++; n == chunk {
@@ -229,15 +247,29 @@ func (e *Engine) snapshotChunk(ctx context.Context, f *Filter, after string, at 
 	return blocks, "", nil
 }
 
-// blockAt gives a register as the commit with that ordinal, or the last before it, left it.
-func (e *Engine) blockAt(name string, ordinal uint64) (StateBlock, error) {
+// blockAt gives a register as the commit with that ordinal, or the last before it, left it. Found is false where history
+// has nothing that old.
+func (e *Engine) blockAt(name string, ordinal uint64) (b StateBlock, found bool, err error) {
 	prefix := len(store.HistoryPrefix(name))
 	for row, err := range e.scan(store.History(name, 0), store.History(name, ordinal+1), true) {
 		if err != nil {
-			return StateBlock{}, err
+			return b, false, err
 		}
 		d, err := parseDelta(name, Cursor{e.log, ordinalOf(row.Key[prefix:])}, row.Value)
-		return d.After, err
+		return d.After, true, err
 	}
-	return StateBlock{Register: name}, nil
+	return StateBlock{Register: name}, false, nil
+}
+
+// oldest is the first thing that history has of a register.
+func (e *Engine) oldest(name string) (d QDelta, found bool, err error) {
+	prefix := store.HistoryPrefix(name)
+	for row, err := range e.scan(prefix, store.Behind(prefix), false) {
+		if err != nil {
+			return d, false, err
+		}
+		d, err = parseDelta(name, Cursor{e.log, ordinalOf(row.Key[len(prefix):])}, row.Value)
+		return d, true, err
+	}
+	return d, false, nil
 }

@@ -182,7 +182,12 @@ func FuzzParseDelta(f *testing.F) {
 	f.Add(appendDelta(nil, &d))
 	c := commitRecord{dot: d.Dot, clock: 7, registers: 1, candidates: 2, names: []string{"a"}}
 	f.Add(c.append(nil))
-	f.Add(appendRegister(nil, newVersion("a", 1, 1, 7, (*lattice.Register)(nil).Apply(d.Dot, 7, []lattice.Op{{Register: "a", Kind: lattice.Put, Field: "x", Value: lattice.Int(1)}}), 0)))
+	reg := (*lattice.Register)(nil).Apply(lattice.Arrival{Dot: d.Dot, Time: 7, Ops: []lattice.Op{{Register: "a", Kind: lattice.Put, Field: "x", Value: lattice.Int(1)}}})
+	raw, _ := appendRegister(nil, newVersion("a", 1, 1, 7, reg, 0))
+	f.Add(raw)
+	f.Add(appendStub(nil, 7, "_group/a"))
+	f.Add(appendSnapshot(nil, &lattice.Snapshot{Context: lattice.Context{Vector: QStateVector{d.Dot}}}))
+	f.Add(appendMember(nil, &Member{Vector: QStateVector{d.Dot}, Heard: 9}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if d, err := parseDelta("a", Cursor{1, 2}, data); err == nil {
 			if _, err := parseDelta("a", Cursor{1, 2}, appendDelta(nil, &d)); err != nil {
@@ -194,8 +199,15 @@ func FuzzParseDelta(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		if v, err := parseRegister("a", data); err == nil && v.ordinal > 0 {
-			if _, err := parseRegister("a", appendRegister(nil, v)); err != nil {
+		e := &Engine{}
+		if v, err := e.parse("a", data); err == nil && v.ordinal > 0 && v.unit == "" {
+			raw, _ := appendRegister(nil, v)
+			if _, err := e.parse("a", raw); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s, err := parseSnapshot(data); err == nil {
+			if _, err := parseSnapshot(appendSnapshot(nil, &s)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -9,8 +9,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +34,16 @@ type Options struct {
 	MemTableBytes uint64           // of what was not sorted to disk yet, up to four times; default 16 MiB
 	RecentBytes   int              // of registers written lately; default 8 MiB
 	FeedBytes     int              // of commits that observers are given from memory; default 4 MiB
+	// HistoryAge is how long history and log are kept where no declaration says otherwise; 0: 30 days, negative: without end.
+	HistoryAge time.Duration
+	// PurgeAfter is how long what a delete hides is kept at least, and until every member knows of it; default an hour.
+	PurgeAfter time.Duration
+	// HeldBytes bounds the candidates that wait for others; default 16 MiB.
+	HeldBytes int
+	// Random gives the randomness of identities; default crypto/rand. Only a simulation sets it.
+	Random io.Reader
+	// Passive: nothing happens by itself; whoever opened it calls Tend.
+	Passive bool
 	// Fatal is told that what was to be durable may not be: the disk refused a write or a sync. The default logs it
 	// and ends the process with status 1: a restart finds what the disk has, going on is never safe.
 	Fatal func(error)
@@ -46,10 +58,20 @@ type Engine struct {
 	log     uint64   // id of the commit log
 	started time.Time
 
-	mu     sync.Mutex // guards seqr, and changes of recent
-	seqr   sequencer
-	recent recent
-	feed   feed
+	mu       sync.Mutex // guards seqr, and changes of recent
+	seqr     sequencer
+	recent   recent
+	feed     feed
+	rules    atomic.Pointer[ruleTable]
+	held     holding
+	members  members
+	windows  windows
+	trimming trimming
+	findings findings
+	floor    atomic.Pointer[floor]
+	tending  sync.Mutex // one Tend at a time
+	lastTend time.Time  // tend's own
+	chunks   chunks
 
 	observers atomic.Int64
 	failed    atomic.Pointer[error]
@@ -57,6 +79,7 @@ type Engine struct {
 	closed    bool
 	closing   chan struct{}
 	watching  sync.WaitGroup
+	exports   sync.WaitGroup
 }
 
 // Names of what there is one of.
@@ -65,9 +88,12 @@ const (
 	metaEndpoint = "endpoint" // the EndpointID
 	metaLog      = "log"      // id of the commit log
 	metaSelf     = "self"     // OriginID of the last incarnation that wrote
+	metaFloor    = "floor"    // where the log begins
+	metaJoin     = "join"     // the Snapshot of a join that is under way
+	metaBackup   = "backup"   // this is one, or was made of one
 )
 
-const format = 1
+const format = 2
 
 // ErrInUse says that another process has the directory open.
 var ErrInUse = store.ErrInUse
@@ -86,6 +112,18 @@ func Open(o Options) (*Engine, error) {
 	if o.FeedBytes == 0 {
 		o.FeedBytes = 4 << 20
 	}
+	if o.HistoryAge == 0 {
+		o.HistoryAge = 30 * 24 * time.Hour
+	}
+	if o.PurgeAfter == 0 {
+		o.PurgeAfter = time.Hour
+	}
+	if o.HeldBytes == 0 {
+		o.HeldBytes = 16 << 20
+	}
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
 	if o.Fatal == nil {
 		log := o.Log
 		o.Fatal = func(err error) {
@@ -93,7 +131,9 @@ func Open(o Options) (*Engine, error) {
 			os.Exit(1)
 		}
 	}
-	e := &Engine{options: o, started: o.Now(), closing: make(chan struct{}), recent: newRecent(o.RecentBytes), feed: feed{limit: o.FeedBytes}}
+	e := &Engine{windows: windows{registers: map[string]Stamp{}, wake: make(chan struct{}, 1)}, options: o, started: o.Now(), closing: make(chan struct{}), recent: newRecent(o.RecentBytes), feed: feed{limit: o.FeedBytes}}
+	e.rules.Store(&ruleTable{})
+	e.floor.Store(&floor{})
 	s, err := store.Open(store.Options{
 		Dir: o.Dir, FS: o.FS, Log: o.Log, MinFree: o.MinFree, CacheBytes: o.CacheBytes, MemTableBytes: o.MemTableBytes,
 		Fatal: func(err error) { e.fail(err) },
@@ -102,16 +142,17 @@ func Open(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e.store = s
-	if err = e.identify(); err == nil {
-		err = e.resume()
-	}
-	if err == nil {
-		err = e.meetEnd()
+	for _, step := range []func() error{e.identify, e.resume, e.meetEnd, e.loadRules, e.loadPending, e.loadHeld, e.loadMembers, e.loadFindings, e.meetBackup, e.resumeJoin} {
+		if err == nil {
+			err = step()
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("data directory %s: %w", o.Dir, err), s.Close(store.End{}))
 	}
-	e.watching.Go(e.watchDisk)
+	if !o.Passive {
+		e.watching.Go(e.tend)
+	}
 	return e, nil
 }
 
@@ -143,13 +184,14 @@ func (e *Engine) identify() error {
 	}
 	if version == nil {
 		var seed [32]byte // a UUIDv4 (RFC 9562, section 5.4), then the salt
-		rand.Read(seed[:])
+		if _, err := io.ReadFull(e.options.Random, seed[:]); err != nil {
+			return err
+		}
 		seed[6], seed[8] = seed[6]&0x0f|0x40, seed[8]&0x3f|0x80
 		id := sha512.Sum512(seed[:])
 		endpoint, version = id[:], []byte{format}
-		log = make([]byte, 8)
-		for binary.BigEndian.Uint64(log) == 0 {
-			rand.Read(log)
+		if log, err3 = e.newLog(); err3 != nil {
+			return err3
 		}
 		b := e.store.NewBatch()
 		err := errors.Join(b.Set(store.Meta(metaEndpoint), endpoint), b.Set(store.Meta(metaLog), log), b.Set(store.Meta(metaFormat), version), e.store.Apply(b, true), b.Close())
@@ -160,13 +202,28 @@ func (e *Engine) identify() error {
 	switch {
 	case len(version) != 1 || version[0] == 0 || len(endpoint) != len(e.origin.Endpoint) || len(log) != 8:
 		return damaged("the node's identity")
+	case version[0] < format:
+		return fmt.Errorf("it was written by an earlier version of this program (format %d), which this one (format %d) can't read", version[0], format)
 	case version[0] > format:
 		return fmt.Errorf("it was written by a newer version of this program (format %d; this one knows %d)", version[0], format)
 	}
 	copy(e.origin.Endpoint[:], endpoint)
-	rand.Read(e.origin.Incarnation[:])
+	if _, err := io.ReadFull(e.options.Random, e.origin.Incarnation[:]); err != nil {
+		return err
+	}
 	e.self, e.log = e.origin.ID(), binary.BigEndian.Uint64(log)
 	return nil
+}
+
+// newLog draws the id of a commit log.
+func (e *Engine) newLog() ([]byte, error) {
+	log := make([]byte, 8)
+	for binary.BigEndian.Uint64(log) == 0 {
+		if _, err := io.ReadFull(e.options.Random, log); err != nil {
+			return nil, err
+		}
+	}
+	return log, nil
 }
 
 // resume finds where the log ends, and makes sure that its end is whole: a damaged one must not be written to.
@@ -175,6 +232,8 @@ func (e *Engine) resume() error {
 	if err != nil {
 		return err
 	}
+	s := &e.seqr
+	clock := Stamp(0)
 	for row, err := range e.scan(store.Commit(0), store.Behind(store.Commit(0)[:1]), true) {
 		if err != nil {
 			return err
@@ -187,61 +246,125 @@ func (e *Engine) resume() error {
 		if err != nil {
 			return err
 		}
-		s := &e.seqr
-		s.ordinal, s.clock, s.registers, s.candidates = ordinal, lattice.NewClock(c.clock), c.registers, c.candidates
-		e.feed.published.Store(ordinal)
-		break
+		if s.ordinal == 0 {
+			clock, s.ordinal, s.registers, s.candidates = c.clock, ordinal, c.registers, c.candidates
+			e.feed.published.Store(ordinal)
+		}
+		// Behind the last commit that observers see there are few of the engine's own.
+		if slices.ContainsFunc(c.names, func(name string) bool { return !internalName(name) }) {
+			e.feed.shown.Store(ordinal)
+			break
+		}
 	}
-	if self == nil {
-		if e.seqr.ordinal > 0 {
+	k := lattice.Knowledge{Self: e.origin, Clock: clock, Heads: map[OriginID]lattice.Head{}, Retired: map[OriginID]uint64{}, Owners: map[OriginID]lattice.Intro{}}
+	if err := e.loadOrigins(&k); err != nil {
+		return err
+	}
+	if err := e.loadFloor(); err != nil {
+		return err
+	}
+	if self != nil {
+		if len(self) != len(OriginID{}) {
 			return damaged("the origin of the last commit")
 		}
-		return nil
+		origin := OriginID(self)
+		head, err := e.chainEnd(origin, k.Heads[origin])
+		if err != nil {
+			return err
+		}
+		k.Before, k.Heads[origin] = Dot{Origin: origin, Seq: head.Seq}, head
 	}
-	if len(self) != len(OriginID{}) {
-		return damaged("the origin of the last commit")
-	}
-	last, err := e.chainEnd(OriginID(self))
-	e.seqr.deps = []Dot{last}
-	return err
+	s.core = lattice.NewCore(k)
+	return nil
 }
 
-// chainEnd is the last candidate of an origin, if it continues the one before it.
-func (e *Engine) chainEnd(origin OriginID) (Dot, error) {
+// loadOrigins reads who has written what.
+func (e *Engine) loadOrigins(k *lattice.Knowledge) error {
+	for row, err := range e.scan(store.Origin(OriginID{})[:1], store.Behind(store.Origin(OriginID{})[:1]), false) {
+		if err != nil {
+			return err
+		}
+		intro, err := parseIntro(row.Value)
+		o, ok := store.OriginOf(row.Key)
+		if err != nil || !ok || intro.Origin.ID() != o {
+			return damaged("the origins")
+		}
+		k.Owners[o] = intro
+	}
+	for row, err := range e.scan(store.Head(OriginID{})[:1], store.Behind(store.Head(OriginID{})[:1]), false) {
+		if err != nil {
+			return err
+		}
+		head, err := parseHead(row.Value)
+		o, ok := store.OriginOf(row.Key)
+		if err != nil || !ok {
+			return damaged("the heads of the origins")
+		}
+		k.Heads[o] = head
+	}
+	for row, err := range e.names(lattice.OriginPrefix, "") {
+		if err != nil {
+			return err
+		}
+		v, err := e.parse(store.RegisterName(row.Key), row.Value)
+		if err != nil {
+			return err
+		}
+		for _, entry := range v.reg.Entries("") {
+			if d, err := lattice.ParseDot(fmt.Sprintf("%s.%d", v.name[len(lattice.OriginPrefix):], entry.Value.Int())); err == nil {
+				if k.Heads[d.Origin].Seq > d.Seq {
+					continue // a clone took it for its own past, and it went on
+				}
+				k.Retired[d.Origin] = max(k.Retired[d.Origin], d.Seq)
+				delete(k.Heads, d.Origin)
+			}
+		}
+	}
+	for row, err := range e.scan(store.Shard(0)[:1], store.Behind(store.Shard(0)[:1]), false) {
+		if err != nil {
+			return err
+		}
+		if len(row.Key) != 2 || len(row.Value) != len(lattice.Hash{}) {
+			return damaged("the hashes over the registers")
+		}
+		e.seqr.shards[row.Key[1]] = lattice.TallyOf(lattice.Hash(row.Value))
+	}
+	return nil
+}
+
+// chainEnd is the last candidate of an origin, if it continues the one before it. What was noted is where all of them have
+// been trimmed, or where a state has brought what is behind them.
+func (e *Engine) chainEnd(origin OriginID, noted lattice.Head) (head lattice.Head, err error) {
 	var last *QCandidate
+	whole := false
 	first := store.Candidate(Dot{Origin: origin})
 	for row, err := range e.scan(first, store.Behind(first[:17]), true) {
 		if err != nil {
-			return Dot{}, err
+			return head, err
 		}
 		if last != nil {
-			if lattice.Hash(sha256.Sum256(row.Value)) != last.Prev {
-				return Dot{}, damaged("candidate %s does not continue the one before it", last.Dot)
+			if d, ok := store.DotOf(row.Key); !ok || d.Seq != last.Dot.Seq-1 {
+				break
 			}
-			return last.Dot, nil
+			if lattice.Hash(sha256.Sum256(row.Value)) != last.Prev {
+				return head, damaged("candidate %s does not continue the one before it", last.Dot)
+			}
+			whole = true
+			break
 		}
 		if last, err = lattice.ParseCandidate(row.Value); err != nil {
-			return Dot{}, damaged("the last candidate of %s: %w", origin, err)
+			return head, damaged("the last candidate of %s: %w", origin, err)
 		}
+		head = lattice.Head{Seq: last.Dot.Seq, Hash: sha256.Sum256(row.Value)}
+		whole = last.Dot.Seq == 1
 	}
-	if last == nil || last.Dot.Seq != 1 {
-		return Dot{}, damaged("the candidates of %s are missing", origin)
+	switch {
+	case noted.Seq > head.Seq:
+		return noted, nil
+	case last == nil, !whole && !e.floor.Load().vector.Covers(Dot{Origin: origin, Seq: last.Dot.Seq - 1}):
+		return head, damaged("the candidates of %s are missing", origin)
 	}
-	return last.Dot, nil
-}
-
-// watchDisk notices room on the disk also while nobody writes.
-func (e *Engine) watchDisk() {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			e.store.Full()
-		case <-e.closing:
-			return
-		}
-	}
+	return head, nil
 }
 
 // enter begins a use of the storage, which leave ends. Nobody else's code runs between them.
@@ -288,19 +411,20 @@ func (e *Engine) Close() error {
 	close(e.closing)
 	e.feed.shut()
 	e.watching.Wait()
+	e.exports.Wait()
 	if e.failed.Load() != nil {
 		return err // the storage is in an unknown state: nothing more is done to it
 	}
 	return errors.Join(err, e.store.Close(store.End{Log: e.log, Ordinal: last}))
 }
 
-// Cursor is the place of the newest visible commit.
+// Cursor is the place of the newest commit that observers of everything see.
 func (e *Engine) Cursor(context.Context) (Cursor, error) {
 	if err := e.enter(); err != nil {
 		return Cursor{}, err
 	}
 	defer e.leave()
-	return Cursor{e.log, e.feed.published.Load()}, nil
+	return Cursor{e.log, e.feed.shown.Load()}, nil
 }
 
 // Status gives the figures.
@@ -310,20 +434,25 @@ func (e *Engine) Status(context.Context) (Status, error) {
 	}
 	defer e.leave()
 	e.mu.Lock()
-	registers, candidates := e.seqr.registers, e.seqr.candidates
+	registers, candidates, root := e.seqr.registers, e.seqr.candidates, e.seqr.root()
 	e.mu.Unlock()
 	usage := e.store.Usage()
 	return Status{
 		Endpoint:    e.origin.Endpoint,
 		Incarnation: hex.EncodeToString(e.origin.Incarnation[:]),
-		Cursor:      Cursor{e.log, e.feed.published.Load()},
+		Cursor:      Cursor{e.log, e.feed.shown.Load()},
 		Registers:   registers,
-		Candidates:  candidates,
+		Candidates:  candidates - e.floor.Load().candidates,
 		Observers:   int(e.observers.Load()),
 		DiskBytes:   usage.DiskBytes,
 		FreeBytes:   usage.FreeBytes,
 		Full:        usage.Full,
 		Fsyncs:      usage.Fsyncs,
 		Started:     e.started,
+		Root:        hex.EncodeToString(root[:]),
+		Pending:     e.windows.count(),
+		Held:        e.held.count(),
+		Floor:       e.floor.Load().ordinal,
+		Findings:    e.findings.all(),
 	}, nil
 }

@@ -3,10 +3,10 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"strings"
 
+	"github.com/spooksystems/gateway/engine/lattice"
 	"github.com/spooksystems/gateway/engine/store"
 )
 
@@ -38,13 +38,10 @@ func unreadable(err error) error {
 func (e *Engine) load(name string) (*version, error) {
 	var v *version
 	_, err := e.get(store.Register(name), func(value []byte) (err error) {
-		v, err = parseRegister(strings.Clone(name), value)
+		v, err = e.parse(strings.Clone(name), value)
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read of register %q: %w", name, err)
-	}
-	return v, nil
+	return v, err
 }
 
 // committed gives a register's newest published version, nil if there is none.
@@ -68,6 +65,34 @@ func (e *Engine) committed(name string) (*version, error) {
 	}
 }
 
+// shown is what readers see of a register.
+func (e *Engine) shown(name string) (StateBlock, error) {
+	v, err := e.committed(name)
+	if err != nil || v == nil {
+		return StateBlock{Register: name}, err
+	}
+	name = v.name
+	if unit := e.unitOf(v); unit != "" {
+		unit, err := e.committed(unit)
+		if err != nil || unit == nil {
+			return StateBlock{Register: name}, err
+		}
+		return e.member(name, unit), nil
+	}
+	return e.sight(v).block, nil
+}
+
+// unitOf is the register that holds the group of another; "" where that is in none.
+func (e *Engine) unitOf(v *version) string {
+	if v.unit != "" {
+		return v.unit
+	}
+	if d := e.sight(v).decl; d != nil {
+		return d.Unit
+	}
+	return ""
+}
+
 // ReadState gives the committed state. A register that does not exist has Exists false and no error.
 func (e *Engine) ReadState(ctx context.Context, register string) (StateBlock, error) {
 	if err := ctx.Err(); err != nil {
@@ -80,11 +105,7 @@ func (e *Engine) ReadState(ctx context.Context, register string) (StateBlock, er
 		return StateBlock{}, err
 	}
 	defer e.leave()
-	v, err := e.committed(register)
-	if err != nil || v == nil {
-		return StateBlock{Register: register}, err
-	}
-	return v.block, nil
+	return e.shown(register)
 }
 
 // chunk is how many registers or history entries are read before they are handed on: nothing of the storage is held
@@ -92,7 +113,7 @@ func (e *Engine) ReadState(ctx context.Context, register string) (StateBlock, er
 const chunk = 256
 
 // List yields existing registers in name order, behind after, at most limit (0: all). Each is as committed when the
-// listing comes to it.
+// listing comes to it. The domain's own ("_rules/…") show only where the prefix begins with "_".
 func (e *Engine) List(ctx context.Context, prefix, after string, limit int) iter.Seq2[StateBlock, error] {
 	return func(yield func(StateBlock, error) bool) {
 		for n := 0; ; {
@@ -136,20 +157,26 @@ func (e *Engine) listChunk(ctx context.Context, prefix, after string) (blocks []
 	}
 	defer e.leave()
 	published, n := e.feed.published.Load(), 0
+	f := Filter{Prefix: prefix}
 	for row, err := range e.names(prefix, after) {
 		if err != nil {
 			return blocks, "", err
 		}
 		name := store.RegisterName(row.Key)
-		v, err := parseRegister(name, row.Value)
-		if err == nil && v.ordinal > published {
-			v, err = e.committed(name)
-		}
-		if err != nil {
-			return blocks, "", err
-		}
-		if v != nil && v.block.Exists {
-			blocks = append(blocks, v.block)
+		if f.Matches(name) && !strings.HasPrefix(name, lattice.UnitPrefix) {
+			v, err := e.parse(name, row.Value)
+			var b StateBlock
+			if err == nil && (v.ordinal > published || e.unitOf(v) != "") {
+				b, err = e.shown(name)
+			} else if err == nil {
+				b = e.sight(v).block
+			}
+			if err != nil {
+				return blocks, "", err
+			}
+			if b.Exists {
+				blocks = append(blocks, b)
+			}
 		}
 		if n++; n == chunk {
 			return blocks, name, nil

@@ -8,28 +8,52 @@ import (
 
 // The records on disk, in deterministic CBOR. Each begins with its version, so that a later program can tell.
 
-const recordVersion = 1
+const recordVersion = 2
 
-// A register's newest state: [version, ordinal, rank, time, lattice].
+// A register's newest state: [version, ordinal, rank, time, lattice], or of a register in a group, which lives in its
+// unit: [version, ordinal, unit].
 
-func appendRegister(dst []byte, v *version) []byte {
+func appendRegister(dst []byte, v *version) (out []byte, encoding []byte) {
 	dst = lattice.AppendArray(dst, 5)
 	dst = lattice.AppendUint(dst, recordVersion)
 	dst = lattice.AppendUint(dst, v.ordinal)
 	dst = lattice.AppendUint(dst, v.rank)
-	dst = lattice.AppendUint(dst, uint64(v.block.Time))
-	return v.reg.AppendCBOR(dst)
+	dst = lattice.AppendUint(dst, uint64(v.at))
+	start := len(dst)
+	dst = v.reg.AppendCBOR(dst)
+	return dst, dst[start:]
 }
 
-func parseRegister(name string, b []byte) (*version, error) {
+func appendStub(dst []byte, ordinal uint64, unit string) []byte {
+	dst = lattice.AppendArray(dst, 3)
+	dst = lattice.AppendUint(dst, recordVersion)
+	dst = lattice.AppendUint(dst, ordinal)
+	return lattice.AppendText(dst, unit)
+}
+
+func (e *Engine) parse(name string, b []byte) (*version, error) {
 	r := lattice.NewReader(b)
-	openRecord(r, 5)
-	ordinal, rank, at := r.Uint(), r.Uint(), Stamp(r.Uint())
-	reg := lattice.ReadRegister(r)
+	parts := r.Count(1)
+	if v := r.Uint(); v != recordVersion {
+		r.Fail("a record of version %d; this program knows %d", v, recordVersion)
+	}
+	v := &version{name: name, ordinal: r.Uint()}
+	switch parts {
+	case 3:
+		v.unit = r.Text()
+	case 5:
+		rank, at := r.Uint(), Stamp(r.Uint())
+		start := r.Pos()
+		reg := lattice.ReadRegister(r)
+		v = newVersion(name, v.ordinal, rank, at, reg.Settle(), len(b))
+		v.hash = reg.Hash(name, b[start:])
+	default:
+		r.Fail("a register of %d parts", parts)
+	}
 	if err := r.End(); err != nil {
 		return nil, damaged("register %q: %w", name, err)
 	}
-	return newVersion(name, ordinal, rank, at, reg, len(b)), nil
+	return v, nil
 }
 
 func openRecord(r *lattice.Reader, n int) {
@@ -43,6 +67,64 @@ func openRecord(r *lattice.Reader, n int) {
 // so its own kind doesn't count.
 func damaged(format string, args ...any) error {
 	return fmt.Errorf("%w: stored data is damaged: %s", ErrUnavailable, fmt.Errorf(format, args...))
+}
+
+// Heads, introductions and dots, as they stand behind an origin or alone.
+
+func appendHead(dst []byte, h lattice.Head) []byte {
+	return lattice.AppendBytes(lattice.AppendUint(lattice.AppendArray(dst, 2), h.Seq), h.Hash[:])
+}
+
+func parseHead(b []byte) (h lattice.Head, err error) {
+	r := lattice.NewReader(b)
+	r.Array(2)
+	h.Seq = r.Uint()
+	copy(h.Hash[:], r.Bytes())
+	return h, r.End()
+}
+
+func appendIntro(dst []byte, i lattice.Intro) []byte {
+	dst = lattice.AppendBytes(lattice.AppendArray(dst, 3), i.Origin.Endpoint[:])
+	dst = lattice.AppendBytes(dst, i.Origin.Incarnation[:])
+	return append(dst, appendDot(nil, i.Before)...)
+}
+
+func parseIntro(b []byte) (i lattice.Intro, err error) {
+	r := lattice.NewReader(b)
+	r.Array(3)
+	copy(i.Origin.Endpoint[:], r.Bytes())
+	copy(i.Origin.Incarnation[:], r.Bytes())
+	i.Before = readDotPair(r)
+	return i, r.End()
+}
+
+func appendDot(dst []byte, d Dot) []byte {
+	return lattice.AppendUint(lattice.AppendBytes(lattice.AppendArray(dst, 2), d.Origin[:]), d.Seq)
+}
+
+func readDotPair(r *lattice.Reader) Dot {
+	r.Array(2)
+	return readDot(r)
+}
+
+func appendVector(dst []byte, v QStateVector) []byte {
+	dst = lattice.AppendArray(dst, 2*len(v))
+	for _, d := range v {
+		dst = lattice.AppendUint(lattice.AppendBytes(dst, d.Origin[:]), d.Seq)
+	}
+	return dst
+}
+
+func readVector(r *lattice.Reader) QStateVector {
+	var v QStateVector
+	for range r.Count(1) / 2 {
+		d := readDot(r)
+		if n := len(v); n > 0 && v[n-1].Origin.Compare(d.Origin) >= 0 || d.Seq == 0 {
+			r.Fail("a vector out of order")
+		}
+		v = append(v, d)
+	}
+	return v
 }
 
 // A commit: [version, origin, seq, clock, registers, candidates, [register…]]. Clock is the highest stamp given so far;
@@ -95,13 +177,17 @@ func readDot(r *lattice.Reader) Dot {
 	return d
 }
 
-// What a commit made of a register: [version, part, of, flags, origin, seq, before, after, time, value, dots, changed, cause].
+// What a commit made of a register: [version, part, of, flags, origin, seq, before, after, time, value, dots, changed,
+// siblings, provisional, waiting, cause].
 // It holds the whole block, as it was read then, so that the past does not change with a rule. Before is [] or
 // [rank, digest]; dots is [field, [origin, seq…]…] and changed [field, value before…].
 
 const (
 	flagCreated = 1 << iota
 	flagDeleted
+	flagPending
+	flagOpaque
+	flagIncoming
 	flagsEnd
 )
 
@@ -113,7 +199,16 @@ func appendDelta(dst []byte, d *QDelta) []byte {
 	if d.Deleted {
 		flags |= flagDeleted
 	}
-	dst = lattice.AppendArray(dst, 13)
+	if d.Pending {
+		flags |= flagPending
+	}
+	if d.After.Opaque {
+		flags |= flagOpaque
+	}
+	if d.After.Incoming {
+		flags |= flagIncoming
+	}
+	dst = lattice.AppendArray(dst, 16)
 	dst = lattice.AppendUint(dst, recordVersion)
 	dst = lattice.AppendUint(dst, uint64(d.Part))
 	dst = lattice.AppendUint(dst, uint64(d.Of))
@@ -144,18 +239,36 @@ func appendDelta(dst []byte, d *QDelta) []byte {
 		dst = lattice.AppendText(dst, d.Changed[i].Field)
 		dst = d.Changed[i].Before.AppendCBOR(dst)
 	}
+	dst = appendNames(dst, d.After.Siblings)
+	dst = appendNames(dst, d.After.Provisional)
+	dst = lattice.AppendUint(dst, uint64(d.After.Waiting))
 	return d.Cause.AppendCBOR(dst)
+}
+
+func appendNames(dst []byte, names []string) []byte {
+	dst = lattice.AppendArray(dst, len(names))
+	for _, n := range names {
+		dst = lattice.AppendText(dst, n)
+	}
+	return dst
+}
+
+func readNames(r *lattice.Reader) (names []string) {
+	for range r.Count(1) {
+		names = append(names, r.Text())
+	}
+	return names
 }
 
 func parseDelta(register string, at Cursor, b []byte) (QDelta, error) {
 	r := lattice.NewReader(b)
-	openRecord(r, 13)
+	openRecord(r, 16)
 	d := QDelta{Cursor: at, Part: int(r.Uint()), Of: int(r.Uint())}
 	flags := r.Uint()
 	if flags >= flagsEnd {
 		r.Fail("unknown flags %d", flags)
 	}
-	d.Created, d.Deleted = flags&flagCreated != 0, flags&flagDeleted != 0
+	d.Created, d.Deleted, d.Pending = flags&flagCreated != 0, flags&flagDeleted != 0, flags&flagPending != 0
 	d.Dot = readDot(r)
 	d.Before = readStateID(r)
 	d.After = StateBlock{Register: register, ID: readStateID(r), Ordinal: at.Ordinal, Time: Stamp(r.Uint()), Value: r.Value()}
@@ -185,6 +298,8 @@ func parseDelta(register string, at Cursor, b []byte) (QDelta, error) {
 		c.Field, c.Before = r.Text(), r.Value()
 		c.After = fieldOf(d.After, c.Field)
 	}
+	d.After.Opaque, d.After.Incoming = flags&flagOpaque != 0, flags&flagIncoming != 0
+	d.After.Siblings, d.After.Provisional, d.After.Waiting = readNames(r), readNames(r), int(r.Uint())
 	d.Cause = lattice.ReadCause(r)
 	if err := r.End(); err != nil {
 		return QDelta{}, damaged("history of register %q at %d: %w", register, at.Ordinal, err)

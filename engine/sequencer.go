@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,41 +11,71 @@ import (
 	"github.com/spooksystems/gateway/engine/store"
 )
 
-// A sequencer gives each write its place. Its state is guarded by Engine.mu, and what is under that lock is what limits
-// a busy engine: it computes, it reads registers that were not written lately, it never waits for the disk to sync.
+// A sequencer gives each write, and each candidate from elsewhere, its place. Its state is guarded by Engine.mu, and what
+// is under that lock is what limits a busy engine: it computes, it reads registers that were not written lately, it never
+// waits for the disk to sync.
 //
 //  1. The newest version of each register is looked up, published or not; preconditions are checked against it.
 //  2. Ops become operations that name every entry they remove. A write that would do nothing ends here.
-//  3. The candidate gets its dot, its stamp and its predecessor's hash.
+//  3. The core makes the candidate, or takes the one that came, and folds it into the registers that it names.
 //  4. The registers' next versions go where readers will find them once they are published, and all records go to
 //     the storage as one batch, whose order in the log is the order of this lock.
 //
 // Outside the lock the writer waits for the sync, so that syncs overlap, and publishes every commit up to its own.
 type sequencer struct {
-	seq        uint64
-	prev       lattice.Hash
-	deps       []Dot // what the next candidate depends on beside its predecessor
-	clock      lattice.Clock
+	core       *lattice.Core
 	ordinal    uint64
 	registers  uint64 // that exist
-	candidates uint64
-	begun      bool // the storage knows this incarnation
+	candidates uint64 // that are stored
+	shards     [256]lattice.Tally
 
 	// Room that is used again: nothing in it outlives the lock.
-	out    [2][]byte
-	drafts []*draft
-	dots   []Dot
+	eff      lattice.Effects
+	expand   expansion
+	delivery delivery
+	out      []byte
+	dots     []Dot
+	cause    Cause // the last one that was asked for its By, and what that is
+	by       lattice.By
+	read     map[string]*version // what the step that is under way has read from the disk; nil between steps
+	room     map[string]*version // for read
 }
 
-// A commit is one write on its way to the disk, and for a while after.
+// beginStep remembers what is read from the disk until endStep: a step looks at a register several times.
+func (s *sequencer) beginStep() {
+	if s.room == nil {
+		s.room = make(map[string]*version)
+	}
+	s.read = s.room
+}
+
+func (s *sequencer) endStep() {
+	if len(s.read) > 64 {
+		s.room = nil
+	} else if len(s.read) > 0 {
+		clear(s.read)
+	}
+	s.read = nil
+}
+
+// byOf is cause.By(), which is the same as the last time most often.
+func (s *sequencer) byOf(cause *Cause) lattice.By {
+	if c := &s.cause; c.Protocol != cause.Protocol || c.Wrapper != cause.Wrapper || c.Principal != cause.Principal || c.Verified != cause.Verified {
+		s.cause = Cause{Protocol: cause.Protocol, Wrapper: cause.Wrapper, Principal: cause.Principal, Verified: cause.Verified}
+		s.by = s.cause.By()
+	}
+	return s.by
+}
+
+// A commit is one candidate on its way to the disk, and for a while after.
 type commit struct {
 	ordinal  uint64
 	dot      Dot
 	at       Stamp
 	batch    store.Batch
-	states   []StateBlock // of all registers that the write named
+	states   []StateBlock // of all registers that a write named
 	deltas   []QDelta     // of those that it changed
-	versions []*version   // likewise
+	versions []*version   // likewise; a group's is that of its unit
 	size     int          // bytes in memory, roughly
 
 	one struct { // room for a write of one register
@@ -71,7 +100,7 @@ func (e *Engine) Submit(ctx context.Context, w Write) (Dot, func() (Receipt, err
 	if err := ctx.Err(); err != nil {
 		return Dot{}, nil, err
 	}
-	if err := w.check(); err != nil {
+	if err := w.check(false); err != nil {
 		return Dot{}, nil, err
 	}
 	clip(&w.By)
@@ -79,10 +108,15 @@ func (e *Engine) Submit(ctx context.Context, w Write) (Dot, func() (Receipt, err
 		return Dot{}, nil, err
 	}
 	defer e.leave()
+	for i := range w.Ops {
+		if op := &w.Ops[i]; op.Value.Kind() == lattice.ObjectKind && e.missing(op.Value) {
+			return Dot{}, nil, invalid("register %q, field %q: a part of the value is not here; keep it with PutBlob first", op.Register, op.Field)
+		}
+	}
 	if e.store.Full() {
 		return Dot{}, nil, ErrFull
 	}
-	c, behind, err := e.sequence(&w)
+	c, behind, err := e.sequence(&w, false)
 	if err != nil {
 		// Why it was refused may not be on disk yet, and nobody may see it before.
 		if err2 := e.settleHere(behind); err2 != nil {
@@ -162,58 +196,99 @@ func (e *Engine) newest(name string) (*version, error) {
 	if v := e.recent.newest(name); v != nil {
 		return v, nil
 	}
+	if v := e.seqr.read[name]; v != nil {
+		return v, nil
+	}
 	v, err := e.load(name)
-	if err == nil && v == nil {
+	if err != nil {
+		return nil, err
+	}
+	if v == nil {
 		v = newVersion(strings.Clone(name), 0, 0, 0, nil, 0)
 	}
-	return v, err
+	if e.seqr.read != nil {
+		e.seqr.read[v.name] = v
+	}
+	return v, nil
+}
+
+// Register implements lattice.Registers, for the core's steps. The caller holds e.mu.
+func (e *Engine) Register(name string) (*lattice.Register, error) {
+	v, err := e.newest(name)
+	if err != nil {
+		return nil, err
+	}
+	return v.reg, nil
+}
+
+// state is the newest state of a register, published or not. The caller holds e.mu.
+func (e *Engine) state(name string) (StateBlock, error) {
+	if decl := e.rules.Load().decl(name); decl != nil && decl.Unit != "" {
+		unit, err := e.newest(decl.Unit)
+		if err != nil {
+			return StateBlock{}, err
+		}
+		return e.member(name, unit), nil
+	}
+	v, err := e.newest(name)
+	if err != nil {
+		return StateBlock{}, err
+	}
+	return e.sight(v).block, nil
 }
 
 // sequence gives a write its place and hands it to the storage. A write that changes nothing comes back as a commit
 // without an ordinal. What was decided, also a refusal, rests on commits up to behind.
-func (e *Engine) sequence(w *Write) (c *commit, behind uint64, err error) {
+func (e *Engine) sequence(w *Write, internal bool) (c *commit, behind uint64, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.failed.Load() != nil { // meanwhile
 		return nil, 0, e.failure()
 	}
+	e.seqr.beginStep()
+	defer e.seqr.endStep()
 	behind = e.seqr.ordinal
 	if err := e.checkPreconditions(w.If); err != nil {
 		return nil, behind, err
 	}
-	drafts, err := e.expand(w.Ops)
-	if err != nil {
+	x := &e.seqr.expand
+	x.begin(e, w, internal)
+	defer x.forget()
+	if err := x.expand(); err != nil {
 		return nil, behind, err
 	}
-	defer e.forget(drafts)
 	c = new(commit)
-	if c.states = c.one.states[:]; len(drafts) != 1 {
-		c.states = make([]StateBlock, len(drafts))
+	ops, held := x.finish()
+	if len(ops) == 0 {
+		return c, behind, errors.Join(x.receipt(c), e.keepAlone(c, w))
 	}
-	effective := 0
-	for i, d := range drafts {
-		c.states[i] = d.base.block
-		if d.finish() {
-			effective++
+	s := &e.seqr
+	if err := s.core.Write(e, ops, held, w.By, x.writer.By, e.options.Now(), &s.eff); err != nil {
+		return nil, behind, err
+	}
+	if len(s.eff.Raw) > MaxCandidate {
+		return nil, behind, tooLarge("a write of %d bytes, encoded; the limit is %d", len(s.eff.Raw), MaxCandidate)
+	}
+	records := w.Keep
+	if w.KeepWith != nil {
+		records = append(slices.Clip(records), w.KeepWith(s.eff.Candidate.Dot)...)
+		if err := checkRecords(records); err != nil {
+			return nil, behind, err
 		}
 	}
-	if effective == 0 {
-		return c, behind, e.keepAlone(c, w)
-	}
-	if err := e.compose(c, w, drafts, effective); err != nil {
+	if err := e.compose(c, &s.eff, composing{tag: w.Tag, records: records, mine: true}); err != nil {
 		return nil, behind, err
 	}
-	return c, c.ordinal, nil
+	return c, c.ordinal, x.receipt(c)
 }
 
 func (e *Engine) checkPreconditions(conditions []Precondition) error {
 	for i := range conditions {
 		p := &conditions[i]
-		v, err := e.newest(p.Register)
+		b, err := e.state(p.Register)
 		if err != nil {
 			return err
 		}
-		b := &v.block
 		switch {
 		case p.Exists != nil && *p.Exists != b.Exists && b.Exists:
 			return fmt.Errorf("%w: register %q exists", ErrConflict, p.Register)
@@ -224,70 +299,6 @@ func (e *Engine) checkPreconditions(conditions []Precondition) error {
 		}
 	}
 	return nil
-}
-
-// expand gives one draft per register, in the order of their first op.
-func (e *Engine) expand(ops []Op) ([]*draft, error) {
-	drafts := e.seqr.drafts[:0]
-	e.seqr.dots = e.seqr.dots[:0]
-	var byName map[string]*draft
-	based := slices.ContainsFunc(ops, func(op Op) bool { return op.Base })
-	for i := range ops {
-		op := &ops[i]
-		var d *draft
-		if byName != nil {
-			d = byName[op.Register]
-		} else {
-			for _, known := range drafts {
-				if known.name == op.Register {
-					d = known
-				}
-			}
-		}
-		if d == nil {
-			base, err := e.newest(op.Register)
-			if err != nil {
-				return nil, err
-			}
-			if n := len(drafts); n < cap(drafts) {
-				d = drafts[:n+1][n] // one of an earlier write, if it has left any there
-			}
-			if d == nil {
-				d = new(draft)
-			}
-			d.begin(base, ops[i:], based, &e.seqr.dots)
-			drafts = append(drafts, d)
-			if byName != nil {
-				byName[d.name] = d
-			} else if len(drafts) > 8 {
-				byName = make(map[string]*draft)
-				for _, d := range drafts {
-					byName[d.name] = d
-				}
-			}
-		}
-		if err := d.apply(op); err != nil {
-			return nil, err
-		}
-	}
-	return drafts, nil
-}
-
-// forget keeps the room of a write's drafts for the next one, unless it is much, and nothing that is in it.
-func (e *Engine) forget(drafts []*draft) {
-	for i, d := range drafts {
-		if clear(d.ops); cap(d.ops) > 64 {
-			drafts[i] = new(draft)
-			continue
-		}
-		*d = draft{ops: d.ops[:0]}
-	}
-	if e.seqr.drafts = drafts; cap(drafts) > 64 {
-		e.seqr.drafts = nil
-	}
-	if cap(e.seqr.dots) > 4096 {
-		e.seqr.dots = nil
-	}
 }
 
 // keepAlone stores the records of a write that changes no register.
@@ -312,95 +323,51 @@ func (e *Engine) keepAlone(c *commit, w *Write) error {
 	return nil
 }
 
-// compose makes the commit, and changes nothing of the engine until it can't be refused any more.
-func (e *Engine) compose(c *commit, w *Write, drafts []*draft, effective int) error {
-	s := &e.seqr
-	clock := s.clock
-	q := QCandidate{Dot: Dot{Origin: e.self, Seq: s.seq + 1}, Prev: s.prev, Deps: s.deps, Time: clock.Tick(e.options.Now()), Cause: w.By}
-	if len(drafts) == 1 {
-		q.Ops = drafts[0].ops
-	} else {
-		for _, d := range drafts {
-			q.Ops = append(q.Ops, d.ops...)
-		}
-	}
-	candidate := q.AppendCBOR(s.out[0][:0])
-	s.out[0] = candidate
-	if len(candidate) > MaxCandidate {
-		return tooLarge("a write of %d bytes, encoded; the limit is %d", len(candidate), MaxCandidate)
-	}
-	records := w.Keep
-	if w.KeepWith != nil {
-		records = append(slices.Clip(records), w.KeepWith(q.Dot)...)
-		if err := checkRecords(records); err != nil {
-			return err
-		}
-	}
-
-	c.ordinal, c.dot, c.at = s.ordinal+1, q.Dot, q.Time
-	if c.deltas, c.versions = c.one.deltas[:0], c.one.versions[:0]; effective > 1 {
-		c.deltas, c.versions = make([]QDelta, 0, effective), make([]*version, 0, effective)
-	}
-	var name [1]string
-	commit := commitRecord{dot: q.Dot, clock: q.Time, registers: s.registers, candidates: s.candidates + 1, names: name[:0]}
-	b := e.store.NewBatch()
-	err := b.Set(store.Candidate(q.Dot), candidate)
-	for i, d := range drafts {
-		if len(d.ops) == 0 {
-			continue
-		}
-		v := newVersion(d.name, c.ordinal, d.base.rank+1, q.Time, d.base.reg.Apply(q.Dot, q.Time, d.ops), 0)
-		s.out[1] = appendRegister(s.out[1][:0], v)
-		if len(v.reg.Fields) > MaxFields || len(s.out[1]) > MaxRegister {
-			err = tooLarge("register %q would have %d fields and %d bytes; the limits are %d and %d", d.name, len(v.reg.Fields), len(s.out[1]), MaxFields, MaxRegister)
-		}
-		v.size += 3 * len(s.out[1])
-		v.prev.Store(d.base)
-		err = errors.Join(err, b.Set(store.Register(d.name), s.out[1]))
-		before := &d.base.block
-		delta := QDelta{
-			Cursor: Cursor{e.log, c.ordinal}, Part: len(c.deltas), Of: effective, Before: before.ID, After: v.block,
-			Changed: changes(before, &v.block), Created: !before.Exists && v.block.Exists, Deleted: before.Exists && !v.block.Exists,
-			Dot: q.Dot, Cause: w.By, Tag: w.Tag,
-		}
-		if delta.Created {
-			commit.registers++
-		}
-		if delta.Deleted {
-			commit.registers--
-		}
-		s.out[1] = appendDelta(s.out[1][:0], &delta)
-		err = errors.Join(err, b.Set(store.History(d.name, c.ordinal), s.out[1]))
-		c.size += len(s.out[1])
-		c.states[i] = v.block
-		c.deltas, c.versions, commit.names = append(c.deltas, delta), append(c.versions, v), append(commit.names, d.name)
-	}
-	s.out[1] = commit.append(s.out[1][:0])
-	err = errors.Join(err, b.Set(store.Commit(c.ordinal), s.out[1]), keep(b, records))
-	if !s.begun {
-		err = errors.Join(err, e.begin(b))
-	}
-	if err != nil {
-		return errors.Join(err, b.Close())
-	}
-
-	c.batch = b
-	c.size = 3*c.size + 512
-	s.seq, s.ordinal, s.prev, s.deps = q.Dot.Seq, c.ordinal, sha256.Sum256(candidate), nil
-	s.clock, s.registers, s.candidates, s.begun = clock, commit.registers, commit.candidates, true
-	published := e.feed.published.Load()
-	for i, v := range c.versions {
-		e.recent.put(commit.names[i], v, published)
-	}
-	e.feed.await(c)
-	if err := e.store.Submit(b); err != nil {
-		return e.fail(fmt.Errorf("write of the log: %w", err))
-	}
-	return nil
+// composing is what goes with a candidate into its batch.
+type composing struct {
+	tag     uint64
+	records []Record
+	erase   [][]byte // keys
+	mine    bool     // limits of registers are checked: what others wrote within theirs is taken
 }
 
-// begin makes this incarnation known to the storage, in the batch of its first candidate.
-func (e *Engine) begin(b store.Batch) error {
-	origin := append(append([]byte(nil), e.origin.Endpoint[:]...), e.origin.Incarnation[:]...)
-	return errors.Join(b.Set(store.Origin(e.self), origin), b.Set(store.Meta(metaSelf), e.self[:]))
+// compose makes the commit of a step of the core, and changes nothing of the engine until it can't be refused any more.
+func (e *Engine) compose(c *commit, eff *lattice.Effects, with composing) error {
+	q := eff.Candidate
+	d := e.begin(c, q.Dot, q.Time, q.Cause, with.tag)
+	d.clock = eff.Clock()
+	d.candidates++
+	err := c.batch.Set(store.Candidate(q.Dot), eff.Raw)
+	for i := range eff.Changes {
+		err = errors.Join(err, d.change(&eff.Changes[i], with.mine))
+	}
+	if err = errors.Join(err, e.identifyOrigin(c.batch, eff)); err != nil {
+		return errors.Join(err, c.batch.Close())
+	}
+	e.seqr.core.Accept(eff)
+	return d.submit(with.records, with.erase)
+}
+
+// identifyOrigin makes an origin known to the storage with its first candidate, and keeps the heads of the others.
+func (e *Engine) identifyOrigin(b store.Batch, eff *lattice.Effects) error {
+	q := eff.Candidate
+	var err error
+	if q.Intro != nil {
+		err = b.Set(store.Origin(q.Dot.Origin), appendIntro(nil, *q.Intro))
+	}
+	if q.Dot.Origin != e.self {
+		err = errors.Join(err, b.Set(store.Head(q.Dot.Origin), appendHead(nil, lattice.Head{Seq: q.Dot.Seq, Hash: eff.Hash()})))
+	} else if q.Intro != nil {
+		err = errors.Join(err, b.Set(store.Meta(metaSelf), e.self[:]))
+		if last := q.Intro.Before; !last.IsZero() {
+			// What was found at the start, since an origin that writes has its head in its candidates.
+			if h := e.seqr.core.Head(last.Origin); h.Seq > 0 { // else it is retired
+				err = errors.Join(err, b.Set(store.Head(last.Origin), appendHead(nil, h)))
+			}
+		}
+	}
+	for _, d := range eff.Retires {
+		err = errors.Join(err, b.Delete(store.Head(d.Origin)))
+	}
+	return err
 }

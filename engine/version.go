@@ -7,43 +7,95 @@ import (
 	"github.com/spooksystems/gateway/engine/lattice"
 )
 
-// A version is what one commit made of a register. It is immutable but for prev.
+// A version is what one commit made of a register. It is immutable but for prev and seen.
 type version struct {
+	name    string
 	ordinal uint64 // of the commit; 0: never written
 	rank    uint64
+	at      Stamp // of the last candidate that readers see
 	reg     *lattice.Register
-	block   StateBlock
+	hash    lattice.Hash // what it adds to the hash over all registers; zero: not known, or empty
+	id      StateID
+	unit    string // of a stub: the register that holds the group which this one belongs to
+	// seen is what readers see, under the rules of a moment.
+	seen atomic.Pointer[sight]
 	// prev is the version before, as long as this one is not published: readers see that one until then.
 	prev atomic.Pointer[version]
 	size int // bytes in memory, roughly
 }
 
+// A sight is a version under the rules of a moment.
+type sight struct {
+	rules *ruleTable
+	heard Stamp
+	decl  *lattice.Decl
+	block StateBlock
+}
+
 func newVersion(name string, ordinal, rank uint64, at Stamp, reg *lattice.Register, size int) *version {
-	v := &version{ordinal: ordinal, rank: rank, reg: reg, size: 3*size + 512}
-	v.block = StateBlock{Register: name}
-	if ordinal == 0 {
-		return v
-	}
-	v.block.ID = StateID{Rank: rank, Digest: reg.Digest()}
-	v.block.Ordinal, v.block.Time = ordinal, at
-	if v.block.Value = reg.Project(); v.block.Value.IsAbsent() {
-		return v
-	}
-	v.block.Exists = true
-	n := 0
-	for i := range reg.Fields {
-		n += len(reg.Fields[i].Entries)
-	}
-	dots := make([]Dot, 0, n)
-	v.block.Dots = make([]FieldDots, len(reg.Fields))
-	for i := range reg.Fields {
-		f, start := &reg.Fields[i], len(dots)
-		for j := range f.Entries {
-			dots = append(dots, f.Entries[j].Dot)
-		}
-		v.block.Dots[i] = FieldDots{f.Name, dots[start:len(dots):len(dots)]}
+	v := &version{name: name, ordinal: ordinal, rank: rank, at: at, reg: reg, size: 3*size + 512}
+	if rank != 0 { // else nothing but candidates that wait
+		v.id = StateID{Rank: rank, Digest: reg.Digest()}
 	}
 	return v
+}
+
+// sight gives a version under the rules in force. Those of a stub are the unit's to give.
+func (e *Engine) sight(v *version) *sight {
+	rules := e.rules.Load()
+	s := v.seen.Load()
+	if s != nil && s.rules == rules && (len(s.block.Provisional) == 0 || s.heard == e.heard()) && !s.block.Incoming {
+		return s
+	}
+	decl := (*lattice.Decl)(nil)
+	if s != nil && s.rules == rules {
+		decl = s.decl
+	} else {
+		decl = rules.decl(v.name)
+	}
+	return e.look(v, rules, decl)
+}
+
+// look projects a version.
+func (e *Engine) look(v *version, rules *ruleTable, decl *lattice.Decl) *sight {
+	heard := e.heard()
+	s := &sight{rules: rules, heard: heard, decl: decl, block: e.project(v.name, v, v.reg, decl, heard)}
+	v.seen.Store(s)
+	return s
+}
+
+// project is what readers see of reg: a version's register, or a member in it.
+func (e *Engine) project(name string, v *version, reg *lattice.Register, decl *lattice.Decl, heard Stamp) StateBlock {
+	b := StateBlock{Register: name}
+	if v.ordinal == 0 {
+		return b
+	}
+	b.ID, b.Ordinal, b.Time = v.id, v.ordinal, v.at
+	b.Waiting, b.Opaque = v.reg.Pending(), v.reg.Opaque()
+	eye := lattice.Eye{Heard: heard, Missing: e.missing}
+	view := reg.View(decl, &eye)
+	if view.Value.IsAbsent() {
+		return b
+	}
+	b.Exists, b.Value, b.Dots = true, view.Value, view.Dots
+	b.Siblings, b.Provisional, b.Incoming = view.Siblings, view.Provisional, view.Incoming
+	if b.Incoming { // until all of it is here, it has what was last told of it
+		told, _, err := e.blockAt(name, v.ordinal)
+		if err != nil {
+			e.options.Log.Error("history", "register", name, "error", err)
+		}
+		b.Exists, b.Value = told.Exists, told.Value
+	}
+	return b
+}
+
+// member is what readers see of one register of a group.
+func (e *Engine) member(name string, unit *version) StateBlock {
+	b := e.project(name, unit, unit.reg.Member(name), nil, e.heard())
+	if !b.Exists && b.ID != (StateID{}) {
+		return StateBlock{Register: name, ID: b.ID, Ordinal: b.Ordinal, Time: b.Time}
+	}
+	return b
 }
 
 // A cell is a register's newest version, published or not.

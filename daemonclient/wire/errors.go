@@ -28,6 +28,7 @@ var kinds = []struct {
 	{-32005, "full", engine.ErrFull},
 	{-32006, "closed", engine.ErrClosed},
 	{-32007, "unavailable", engine.ErrUnavailable},
+	{-32008, "denied", engine.ErrDenied},
 }
 
 // FromError gives an error's form. What wraps none of the engine's kinds is a failure.

@@ -24,6 +24,12 @@ type State struct {
 	Stamp    string          `json:"stamp,omitempty"`
 	Time     string          `json:"time,omitempty"` // of the stamp, for people
 	Seen     []Seen          `json:"seen,omitempty"`
+	// Siblings and Provisional are names of fields; Waiting counts candidates that Value is without.
+	Siblings    []string `json:"siblings,omitempty"`
+	Provisional []string `json:"provisional,omitempty"`
+	Waiting     int      `json:"waiting,omitempty"`
+	Opaque      bool     `json:"opaque,omitempty"`
+	Incoming    bool     `json:"incoming,omitempty"`
 	// TooLarge, in lists only: the value did not fit and is left out.
 	TooLarge bool `json:"tooLarge,omitempty"`
 }
@@ -55,6 +61,7 @@ type Delta struct {
 	Dot      string   `json:"dot,omitempty"`
 	Cause    *Cause   `json:"cause,omitempty"`
 	Snapshot bool     `json:"snapshot,omitempty"`
+	Pending  bool     `json:"pending,omitempty"` // it waits to be collapsed; after is what was there before
 	// TooLarge: the values did not fit into one message and are left out; readState or history of
 	// a part may still show them.
 	TooLarge bool `json:"tooLarge,omitempty"`
@@ -80,7 +87,7 @@ type Write struct {
 	By  *Cause         `json:"by,omitempty"`
 }
 
-// An Op is an engine.Op; Kind is put, remove, only or delete.
+// An Op is an engine.Op; Kind is put, remove, only, delete or add.
 type Op struct {
 	Register string          `json:"register"`
 	Kind     string          `json:"kind"`
@@ -120,6 +127,19 @@ type EngineStatus struct {
 	Full        bool      `json:"full"`
 	Fsyncs      uint64    `json:"fsyncs"`
 	Started     time.Time `json:"started"`
+	Root        string    `json:"root,omitempty"` // equal wherever the same candidates are known
+	Pending     uint64    `json:"pending"`        // registers with candidates that wait
+	Held        uint64    `json:"held"`           // candidates that wait for what they depend on
+	Floor       uint64    `json:"floor"`          // ordinal below which the log was trimmed
+	Findings    []Finding `json:"findings,omitempty"`
+}
+
+// A Finding is an engine.Finding.
+type Finding struct {
+	Code    string    `json:"code"`
+	Subject string    `json:"subject,omitempty"`
+	Text    string    `json:"text"`
+	Since   time.Time `json:"since"`
 }
 
 // FromValue gives a value's JSON, nil for an absent one.
@@ -153,6 +173,14 @@ func toStamp(s string) (engine.Stamp, error) {
 	return engine.Stamp(n), err
 }
 
+// timeOf is a stamp's time for people.
+func timeOf(s engine.Stamp) string {
+	if s == 0 {
+		return ""
+	}
+	return s.Time().Format("2006-01-02T15:04:05.000Z07:00")
+}
+
 func fromStateID(id engine.StateID) string {
 	if id.IsZero() {
 		return ""
@@ -171,10 +199,8 @@ func toStateID(s string) (engine.StateID, error) {
 func FromState(b engine.StateBlock) State {
 	s := State{
 		Register: b.Register, Exists: b.Exists, Value: FromValue(b.Value),
-		ID: fromStateID(b.ID), Ordinal: b.Ordinal, Stamp: fromStamp(b.Time),
-	}
-	if b.Time != 0 {
-		s.Time = b.Time.Time().Format("2006-01-02T15:04:05.000Z07:00")
+		ID: fromStateID(b.ID), Ordinal: b.Ordinal, Stamp: fromStamp(b.Time), Time: timeOf(b.Time),
+		Siblings: b.Siblings, Provisional: b.Provisional, Waiting: b.Waiting, Opaque: b.Opaque, Incoming: b.Incoming,
 	}
 	for _, f := range b.Dots {
 		one := Seen{Field: f.Field, Dots: make([]string, len(f.Dots))}
@@ -201,7 +227,9 @@ func ParseState(raw []byte) (engine.StateBlock, error) {
 	)
 	err := Members(raw,
 		Member{"register", &b.Register}, Member{"exists", &b.Exists}, Member{"value", &value}, Member{"id", &id},
-		Member{"ordinal", &b.Ordinal}, Member{"stamp", &stamp}, Member{"seen", &seen}, Member{"tooLarge", &tooLarge})
+		Member{"ordinal", &b.Ordinal}, Member{"stamp", &stamp}, Member{"seen", &seen}, Member{"tooLarge", &tooLarge},
+		Member{"siblings", &b.Siblings}, Member{"provisional", &b.Provisional}, Member{"waiting", &b.Waiting},
+		Member{"opaque", &b.Opaque}, Member{"incoming", &b.Incoming})
 	if err != nil {
 		return b, err
 	}
@@ -244,14 +272,37 @@ func FromDelta(d engine.QDelta) Delta {
 	w := Delta{
 		Cursor: d.Cursor.String(), Part: d.Part, Of: d.Of, Before: fromStateID(d.Before), After: FromState(d.After),
 		Created: d.Created, Deleted: d.Deleted, Dot: d.Dot.String(), Snapshot: d.Snapshot,
+		Pending: d.Pending, Changed: fromChanges(d.Changed),
 	}
 	if d.Cause != (engine.Cause{}) {
 		w.Cause = FromCause(d.Cause)
 	}
-	for _, c := range d.Changed {
-		w.Changed = append(w.Changed, Change{c.Field, FromValue(c.Before), FromValue(c.After)})
-	}
 	return w
+}
+
+func fromChanges(changed []engine.FieldChange) (out []Change) {
+	for _, c := range changed {
+		out = append(out, Change{c.Field, FromValue(c.Before), FromValue(c.After)})
+	}
+	return out
+}
+
+func toChanges(raws []json.RawMessage) (out []engine.FieldChange, err error) {
+	for _, raw := range raws {
+		var c engine.FieldChange
+		var before, after json.RawMessage
+		if err := Members(raw, Member{"field", &c.Field}, Member{"before", &before}, Member{"after", &after}); err != nil {
+			return nil, err
+		}
+		if c.Before, err = ToValue(before); err != nil {
+			return nil, err
+		}
+		if c.After, err = ToValue(after); err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
 }
 
 // WithoutValues leaves out what makes a delta large.
@@ -273,7 +324,7 @@ func ParseDelta(raw []byte) (engine.QDelta, error) {
 	err := Members(raw,
 		Member{"cursor", &cursor}, Member{"part", &d.Part}, Member{"of", &d.Of}, Member{"before", &before},
 		Member{"after", &after}, Member{"changed", &changed}, Member{"created", &d.Created}, Member{"deleted", &d.Deleted},
-		Member{"dot", &dot}, Member{"cause", &cause}, Member{"snapshot", &d.Snapshot}, Member{"tooLarge", &tooLarge})
+		Member{"dot", &dot}, Member{"cause", &cause}, Member{"snapshot", &d.Snapshot}, Member{"pending", &d.Pending}, Member{"tooLarge", &tooLarge})
 	if err != nil {
 		return d, err
 	}
@@ -292,19 +343,8 @@ func ParseDelta(raw []byte) (engine.QDelta, error) {
 	if d.Cause, err = ParseCause(cause); err != nil {
 		return d, err
 	}
-	for _, raw := range changed {
-		var c engine.FieldChange
-		var before, after json.RawMessage
-		if err := Members(raw, Member{"field", &c.Field}, Member{"before", &before}, Member{"after", &after}); err != nil {
-			return d, err
-		}
-		if c.Before, err = ToValue(before); err != nil {
-			return d, err
-		}
-		if c.After, err = ToValue(after); err != nil {
-			return d, err
-		}
-		d.Changed = append(d.Changed, c)
+	if d.Changed, err = toChanges(changed); err != nil {
+		return d, err
 	}
 	if tooLarge {
 		return d, fmt.Errorf("%w: the state of %q does not fit into one message", engine.ErrTooLarge, d.After.Register)
@@ -326,19 +366,19 @@ func ParseCause(raw []byte) (engine.Cause, error) {
 }
 
 var opKinds = map[string]engine.OpKind{
-	"put": engine.OpPut, "remove": engine.OpRemove, "only": engine.OpOnly, "delete": engine.OpDelete,
+	"put": engine.OpPut, "remove": engine.OpRemove, "only": engine.OpOnly, "delete": engine.OpDelete, "add": engine.OpAdd,
 }
 
-// FromWrite gives a Write's form. What belongs to the process that hosts the engine (Base, Tag,
-// Keep) can't travel: engine.ErrInvalid.
+// FromWrite gives a Write's form. What belongs to the process that hosts the engine (Tag and Keep;
+// of an op Base, Last, Meter and OpRestore) can't travel: engine.ErrInvalid.
 func FromWrite(w engine.Write) (Write, error) {
 	out := Write{Ops: make([]Op, len(w.Ops))}
 	if w.Tag != 0 || len(w.Keep) > 0 || w.KeepWith != nil {
 		return out, fmt.Errorf("%w: Tag and Keep are for the process that hosts the engine", engine.ErrInvalid)
 	}
 	for i, op := range w.Ops {
-		if op.Base {
-			return out, fmt.Errorf("%w: Base is for the process that hosts the engine", engine.ErrInvalid)
+		if op.Base || op.Meter || !op.Last.IsAbsent() || op.Kind == engine.OpRestore {
+			return out, fmt.Errorf("%w: Base, Last, Meter and OpRestore are for the process that hosts the engine", engine.ErrInvalid)
 		}
 		o := Op{Register: op.Register, Field: op.Field, Value: FromValue(op.Value), Fields: op.Fields}
 		for name, k := range opKinds {
@@ -389,7 +429,7 @@ func parseWrite(raw []byte) (w engine.Write, err error) {
 			return w, err
 		}
 		if op.Kind = opKinds[kind]; op.Kind == 0 {
-			return w, fmt.Errorf("op kind %q is none of put, remove, only, delete", kind)
+			return w, fmt.Errorf("op kind %q is none of put, remove, only, delete, add", kind)
 		}
 		if op.Value, err = ToValue(value); err != nil {
 			return w, err
@@ -473,11 +513,16 @@ func ParseReceipt(raw []byte) (r engine.Receipt, err error) {
 
 // FromStatus gives a Status's form.
 func FromStatus(s engine.Status) EngineStatus {
-	return EngineStatus{
+	w := EngineStatus{
 		Endpoint: hex.EncodeToString(s.Endpoint[:]), Incarnation: s.Incarnation, Cursor: s.Cursor.String(),
 		Registers: s.Registers, Candidates: s.Candidates, Observers: s.Observers, DiskBytes: s.DiskBytes,
 		FreeBytes: s.FreeBytes, Full: s.Full, Fsyncs: s.Fsyncs, Started: s.Started,
+		Root: s.Root, Pending: s.Pending, Held: s.Held, Floor: s.Floor,
 	}
+	for _, f := range s.Findings {
+		w.Findings = append(w.Findings, Finding(f))
+	}
+	return w
 }
 
 // ToStatus reads a Status's form.
@@ -485,6 +530,10 @@ func ToStatus(w EngineStatus) (engine.Status, error) {
 	s := engine.Status{
 		Incarnation: w.Incarnation, Registers: w.Registers, Candidates: w.Candidates, Observers: w.Observers,
 		DiskBytes: w.DiskBytes, FreeBytes: w.FreeBytes, Full: w.Full, Fsyncs: w.Fsyncs, Started: w.Started,
+		Root: w.Root, Pending: w.Pending, Held: w.Held, Floor: w.Floor,
+	}
+	for _, f := range w.Findings {
+		s.Findings = append(s.Findings, engine.Finding(f))
 	}
 	n, err := hex.Decode(s.Endpoint[:], []byte(w.Endpoint[:min(len(w.Endpoint), 2*len(s.Endpoint))]))
 	if err != nil || n != len(s.Endpoint) {

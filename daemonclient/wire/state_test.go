@@ -34,11 +34,12 @@ func TestStatesComeBack(t *testing.T) {
 		Ordinal: 1 << 50, Time: 1<<63 + 12345, Dots: []engine.FieldDots{
 			{Field: engine.Existence, Dots: []engine.Dot{dot}}, {Field: "", Dots: []engine.Dot{dot, dot}},
 		},
+		Siblings: []string{"a", ""}, Provisional: []string{"b"}, Waiting: 3, Opaque: true, Incoming: true,
 	}
 	delta := engine.QDelta{
 		Cursor: engine.Cursor{Log: 1<<63 + 1, Ordinal: 1 << 60}, Part: 1, Of: 3, Before: engine.StateID{Rank: 1}, After: state,
 		Changed: []engine.FieldChange{{Field: "a", Before: lattice.Int(1)}, {Field: "b", After: everyValue()}},
-		Created: true, Dot: dot, Cause: engine.Cause{Principal: "ann", Verified: true, Protocol: "mqtt", Source: "a.hcl:3", Verb: "put"},
+		Created: true, Pending: true, Dot: dot, Cause: engine.Cause{Principal: "ann", Verified: true, Protocol: "mqtt", Source: "a.hcl:3", Verb: "put"},
 	}
 	receipt := engine.Receipt{Dot: dot, Cursor: delta.Cursor, Time: state.Time, States: []engine.StateBlock{state, {Register: "x"}}}
 	yes := true
@@ -46,6 +47,7 @@ func TestStatesComeBack(t *testing.T) {
 		Ops: []engine.Op{
 			{Register: "a", Kind: engine.OpPut, Field: "f", Value: everyValue()}, {Register: "a", Kind: engine.OpRemove, Field: "g"},
 			{Register: "a", Kind: engine.OpOnly, Fields: []string{"f"}}, {Register: "b", Kind: engine.OpDelete},
+			{Register: "c", Kind: engine.OpAdd, Field: "n", Value: lattice.Int(1<<53 + 1)},
 		},
 		If: []engine.Precondition{{Register: "a", Match: []engine.StateID{state.ID}, Differ: []engine.StateID{{Rank: 1}}, Exists: &yes}},
 		By: engine.Cause{Verb: "set"},
@@ -79,10 +81,16 @@ func TestStatesComeBack(t *testing.T) {
 	if d, err := ParseDelta(raw); !errors.Is(err, engine.ErrTooLarge) || d.Cursor != delta.Cursor || d.After.Register != state.Register {
 		t.Errorf("delta without values: got %+v, %v", d, err)
 	}
-	for _, w := range []engine.Write{{Tag: 1}, {Keep: []engine.Record{{}}}, {Ops: []engine.Op{{Base: true}}}} {
+	for _, w := range []engine.Write{{Tag: 1}, {Keep: []engine.Record{{}}}, {Ops: []engine.Op{{Base: true}}},
+		{Ops: []engine.Op{{Kind: engine.OpPut, Last: lattice.Int(1)}}}, {Ops: []engine.Op{{Kind: engine.OpPut, Meter: true}}},
+		{Ops: []engine.Op{{Kind: engine.OpRestore}}},
+	} {
 		if _, err := FromWrite(w); !errors.Is(err, engine.ErrInvalid) {
 			t.Errorf("%+v: got %v, want ErrInvalid", w, err)
 		}
+	}
+	if _, err := ParseWrite([]byte(`{"ops":[{"register":"a","kind":"restore","field":"x","value":1}]}`)); !errors.Is(err, engine.ErrInvalid) {
+		t.Errorf("a restore on the wire: got %v, want ErrInvalid", err)
 	}
 }
 

@@ -4,11 +4,9 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strings"
+	"unicode/utf8"
 )
-
-// Existence is the field whose entries say that a register exists. Every write puts it, a delete removes what it saw of
-// it. No field that carries a value can have this name: those are UTF-8.
-const Existence = "\xff"
 
 // A QCandidate is one write, not yet resolved. Nothing changes it once it has a dot.
 type QCandidate struct {
@@ -16,9 +14,21 @@ type QCandidate struct {
 	Prev Hash  // of the origin's candidate before it; zero for seq 1
 	Deps []Dot // the writer's vector where it changed since its candidate before; by origin, never its own
 	Time Stamp
+	// Intro says whose origin this is; in the first candidate of one, else nil.
+	Intro *Intro
 	// Ops are grouped by register. Within one they are in field order, one for each field at most.
 	Ops   []Op
+	Held  []string // registers, in the order of Ops, for which it waits until a marker covers it
 	Cause Cause
+	by    By // of Cause, once it is known
+}
+
+// An Intro names the origin behind a dot.
+type Intro struct {
+	Origin Origin
+	// Before is the last candidate of the endpoint's incarnation before this one, zero for its first. Nothing of that one
+	// comes behind it, unless somebody has cloned it.
+	Before Dot
 }
 
 // A Hash is SHA-256 over a candidate's encoding. Each candidate carries its predecessor's: equal dots with unequal
@@ -29,18 +39,19 @@ type Hash [sha256.Size]byte
 type Op struct {
 	Register string
 	Kind     OpKind
-	Field    string // "" for the value of a register without fields, or Existence
-	Value    Value  // of a Put; absent where Field is Existence
-	Seen     []Dot  // the entries of the field that the writer had seen, in order: the op removes them
+	Field    string // "" for the value of a register without fields; Existence, Deletion, an ItemField; Marker of a Collapse
+	Value    Value  // of a Put; absent where Field is Existence or Deletion
+	Seen     []Dot  // the entries of the field that the writer had seen, in order: the op removes them. Of a Collapse: its cover
 }
 
 // OpKind is what an Op does besides removing what its writer had seen.
 type OpKind uint8
 
-// The kinds of Op.
+// The kinds of Op. One of another kind is kept as it is, passed on, and not understood.
 const (
-	Put    OpKind = 1 // adds an entry
-	Remove OpKind = 2 // adds nothing
+	Put      OpKind = 1 // adds an entry
+	Remove   OpKind = 2 // adds nothing
+	Collapse OpKind = 3 // folds what waits and is covered by the vector in Seen
 )
 
 // A Cause says who did it, and through what. All but Verified may be empty.
@@ -56,14 +67,41 @@ type Cause struct {
 	Source    string // file:line of the mapping
 }
 
-const candidateVersion = 1
+const candidateVersion = 2
 
-// AppendCBOR appends c's canonical encoding. Equal candidates have equal bytes.
+// Each yields each register that c names, and what it says of it. Nothing of that outlives c.
+func (c *QCandidate) Each(yield func(register string, a Arrival) bool) {
+	by := c.by
+	if by == "" {
+		by = c.Cause.By()
+	}
+	held := c.Held
+	for i := 0; i < len(c.Ops); {
+		j := i + 1
+		for j < len(c.Ops) && c.Ops[j].Register == c.Ops[i].Register {
+			j++
+		}
+		a := Arrival{Dot: c.Dot, Time: c.Time, By: by, Ops: c.Ops[i:j]}
+		if len(held) > 0 && held[0] == c.Ops[i].Register {
+			a.Held, held = true, held[1:]
+		}
+		if !yield(c.Ops[i].Register, a) {
+			return
+		}
+		i = j
+	}
+}
+
+// AppendCBOR appends c's canonical encoding: [version, origins, seq, hash before, deps, time, intro, [register, held,
+// [kind, field, seen, value]…]…, cause]. Equal candidates have equal bytes.
 func (c *QCandidate) AppendCBOR(dst []byte) []byte {
 	var room [8]OriginID
 	origins := append(room[:0], c.Dot.Origin)
 	for _, d := range c.Deps {
 		origins = append(origins, d.Origin)
+	}
+	if c.Intro != nil && !c.Intro.Before.IsZero() {
+		origins = append(origins, c.Intro.Before.Origin)
 	}
 	for i := range c.Ops {
 		for _, d := range c.Ops[i].Seen {
@@ -77,44 +115,93 @@ func (c *QCandidate) AppendCBOR(dst []byte) []byte {
 		slices.SortFunc(others, OriginID.Compare)
 		origins = origins[:1+len(slices.Compact(others))]
 	}
+	index := func(o OriginID) int { return originIndex(origins, o) }
 
-	dst = AppendArray(dst, 8)
+	dst = AppendArray(dst, 9)
 	dst = AppendUint(dst, candidateVersion)
 	dst = appendOrigins(dst, origins)
 	dst = AppendUint(dst, c.Dot.Seq)
 	dst = AppendBytes(dst, c.Prev[:])
-	dst = appendDots(dst, origins, c.Deps)
+	dst = appendDots(dst, index, c.Deps)
 	dst = AppendUint(dst, uint64(c.Time))
+	if c.Intro == nil {
+		dst = AppendArray(dst, 0)
+	} else {
+		dst = AppendArray(dst, 3)
+		dst = AppendBytes(dst, c.Intro.Origin.Endpoint[:])
+		dst = AppendBytes(dst, c.Intro.Origin.Incarnation[:])
+		if c.Intro.Before.IsZero() {
+			dst = AppendArray(dst, 0)
+		} else {
+			dst = appendDots(dst, index, []Dot{c.Intro.Before})
+		}
+	}
 	groups := 0
 	for i := range c.Ops {
 		if i == 0 || c.Ops[i].Register != c.Ops[i-1].Register {
 			groups++
 		}
 	}
-	dst = AppendArray(dst, 2*groups)
+	dst = AppendArray(dst, 3*groups)
+	held := c.Held
 	for i := 0; i < len(c.Ops); {
 		n := 1
 		for i+n < len(c.Ops) && c.Ops[i+n].Register == c.Ops[i].Register {
 			n++
 		}
 		dst = AppendText(dst, c.Ops[i].Register)
-		dst = AppendArray(dst, 4*n)
-		for _, op := range c.Ops[i : i+n] {
-			dst = AppendUint(dst, uint64(op.Kind))
-			dst = appendFieldName(dst, op.Field)
-			dst = appendDots(dst, origins, op.Seen)
-			dst = op.Value.AppendCBOR(dst)
+		waits := len(held) > 0 && held[0] == c.Ops[i].Register
+		if waits {
+			held = held[1:]
 		}
+		dst = AppendUint(dst, flagBits(waits))
+		dst = appendOps(dst, index, c.Ops[i:i+n])
 		i += n
 	}
 	return c.Cause.AppendCBOR(dst)
+}
+
+func appendOps(dst []byte, index func(OriginID) int, ops []Op) []byte {
+	dst = AppendArray(dst, 4*len(ops))
+	for i := range ops {
+		op := &ops[i]
+		dst = AppendUint(dst, uint64(op.Kind))
+		dst = appendFieldName(dst, op.Field)
+		dst = appendDots(dst, index, op.Seen)
+		dst = op.Value.AppendCBOR(dst)
+	}
+	return dst
+}
+
+func readOps(r *Reader, register string, origins []OriginID, used []bool) []Op {
+	n := r.Count(1)
+	if n == 0 || n%4 != 0 {
+		r.Fail("operations that are not in fours")
+		return nil
+	}
+	ops := make([]Op, 0, min(n/4, 64))
+	for i := 0; i < n && r.err == nil; i += 4 {
+		kind := r.Uint()
+		if kind == 0 || kind > 255 {
+			r.Fail("an operation of kind %d", kind)
+		}
+		op := Op{Register: register, Kind: OpKind(kind), Field: readFieldName(r), Seen: readDots(r, origins, used), Value: r.Value()}
+		if len(ops) > 0 && ops[len(ops)-1].Field >= op.Field {
+			r.Fail("a register's fields out of order")
+		}
+		if err := op.check(); err != nil && r.err == nil {
+			r.Fail("%v", err)
+		}
+		ops = append(ops, op)
+	}
+	return ops
 }
 
 // ParseCandidate reads what AppendCBOR wrote, and nothing else.
 func ParseCandidate(b []byte) (*QCandidate, error) {
 	r := NewReader(b)
 	c := new(QCandidate)
-	r.Array(8)
+	r.Array(9)
 	if v := r.Uint(); v != candidateVersion {
 		r.Fail("a candidate of version %d; this program knows %d", v, candidateVersion)
 	}
@@ -124,12 +211,7 @@ func ParseCandidate(b []byte) (*QCandidate, error) {
 	}
 	used := make([]bool, len(origins))
 	c.Dot.Seq = r.Uint()
-	if prev := r.Bytes(); r.err == nil {
-		if len(prev) != len(c.Prev) {
-			r.Fail("a hash of %d bytes", len(prev))
-		}
-		copy(c.Prev[:], prev)
-	}
+	readHash(r, c.Prev[:])
 	c.Deps = readDots(r, origins, used)
 	c.Time = Stamp(r.Uint())
 	if r.err == nil {
@@ -146,14 +228,15 @@ func ParseCandidate(b []byte) (*QCandidate, error) {
 			r.Fail("a candidate that depends on one origin twice")
 		}
 	}
+	c.readIntro(r, origins, used)
 	groups := r.Count(1)
-	if groups == 0 || groups%2 != 0 {
-		r.Fail("operations that are not in pairs")
+	if groups == 0 || groups%3 != 0 {
+		r.Fail("operations that are not in threes")
 	}
 	var registers map[string]bool // only of a batch
-	for g := 0; g < groups && r.err == nil; g += 2 {
+	for g := 0; g < groups && r.err == nil; g += 3 {
 		register := r.Text()
-		if groups > 2 {
+		if groups > 3 {
 			if registers == nil {
 				registers = make(map[string]bool)
 			}
@@ -162,20 +245,20 @@ func ParseCandidate(b []byte) (*QCandidate, error) {
 			}
 			registers[register] = true
 		}
-		n := r.Count(1)
-		if n == 0 || n%4 != 0 {
-			r.Fail("operations that are not in fours")
+		switch r.Uint() {
+		case 0:
+		case 1:
+			c.Held = append(c.Held, register)
+		default:
+			r.Fail("neither held nor not")
 		}
-		for i := 0; i < n && r.err == nil; i += 4 {
-			op := Op{Register: register, Kind: OpKind(r.Uint()), Field: readFieldName(r), Seen: readDots(r, origins, used), Value: r.Value()}
-			if i > 0 && c.Ops[len(c.Ops)-1].Field >= op.Field {
-				r.Fail("a register's fields out of order")
+		ops := readOps(r, register, origins, used)
+		for i := range ops {
+			if slices.ContainsFunc(ops[i].Seen, func(d Dot) bool { return d.Origin == c.Dot.Origin && d.Seq >= c.Dot.Seq }) {
+				r.Fail("an operation that has seen its own future")
 			}
-			if err := op.check(c.Dot); err != nil && r.err == nil {
-				r.Fail("%v", err)
-			}
-			c.Ops = append(c.Ops, op)
 		}
+		c.Ops = append(c.Ops, ops...)
 	}
 	c.Cause = readCause(r)
 	if slices.Contains(used, false) {
@@ -187,14 +270,52 @@ func ParseCandidate(b []byte) (*QCandidate, error) {
 	return c, nil
 }
 
-func (op *Op) check(dot Dot) error {
-	switch {
-	case op.Kind != Put && op.Kind != Remove:
-		return fmt.Errorf("operation of kind %d, which this program doesn't know", op.Kind)
-	case op.Value.IsAbsent() != (op.Kind == Remove || op.Field == Existence) || op.Value.Kind() == NullKind:
-		return fmt.Errorf("operation of kind %d with a value that is %s", op.Kind, op.Value.Kind())
-	case slices.ContainsFunc(op.Seen, func(d Dot) bool { return d.Origin == dot.Origin && d.Seq >= dot.Seq }):
-		return fmt.Errorf("operation that has seen its own future")
+func (c *QCandidate) readIntro(r *Reader, origins []OriginID, used []bool) {
+	n := r.Count(1)
+	if r.err == nil && (n == 3) != (c.Dot.Seq == 1) || n != 0 && n != 3 {
+		r.Fail("only the first candidate of an origin says whose it is")
+	}
+	if n == 0 {
+		return
+	}
+	c.Intro = new(Intro)
+	readHash(r, c.Intro.Origin.Endpoint[:])
+	readHash(r, c.Intro.Origin.Incarnation[:])
+	if before := readDots(r, origins, used); len(before) > 1 {
+		r.Fail("more than one predecessor")
+	} else if len(before) == 1 {
+		c.Intro.Before = before[0]
+	}
+	if r.err == nil && (c.Intro.Origin.ID() != c.Dot.Origin || c.Intro.Before.Origin == c.Dot.Origin) {
+		r.Fail("an origin that is not the candidate's own")
+	}
+}
+
+func readHash(r *Reader, into []byte) {
+	if b := r.Bytes(); r.err == nil {
+		if len(b) != len(into) {
+			r.Fail("%d bytes instead of %d", len(b), len(into))
+		}
+		copy(into, b)
+	}
+}
+
+func (op *Op) check() error {
+	bare := op.Field == Existence || op.Field == Deletion
+	switch op.Kind {
+	case Put, Remove:
+		if op.Field == Marker || op.Value.IsAbsent() != (op.Kind == Remove || bare) || op.Value.Kind() == NullKind {
+			return fmt.Errorf("operation of kind %d with a value that is %s", op.Kind, op.Value.Kind())
+		}
+	case Collapse:
+		if op.Field != Marker || !op.Value.IsAbsent() {
+			return fmt.Errorf("a marker that is %s", op.Value.Kind())
+		}
+		for i := 1; i < len(op.Seen); i++ {
+			if op.Seen[i-1].Origin == op.Seen[i].Origin {
+				return fmt.Errorf("a marker that covers one origin twice")
+			}
+		}
 	}
 	return nil
 }
@@ -268,15 +389,15 @@ func originIndex(origins []OriginID, o OriginID) int {
 	if origins[0] == o {
 		return 0
 	}
-	// All but the first are in order, in a register's context the first as well.
+	// All but the first are in order.
 	i, _ := slices.BinarySearchFunc(origins[1:], o, OriginID.Compare)
 	return i + 1
 }
 
-func appendDots(dst []byte, origins []OriginID, dots []Dot) []byte {
+func appendDots(dst []byte, index func(OriginID) int, dots []Dot) []byte {
 	dst = AppendArray(dst, 2*len(dots))
 	for _, d := range dots {
-		dst = AppendUint(dst, uint64(originIndex(origins, d.Origin)))
+		dst = AppendUint(dst, uint64(index(d.Origin)))
 		dst = AppendUint(dst, d.Seq)
 	}
 	return dst
@@ -312,17 +433,43 @@ func readDots(r *Reader, origins []OriginID, used []bool) []Dot {
 	return dots
 }
 
+// A field's name is text, Existence is null, and the other names that are none are bytes.
+
 func appendFieldName(dst []byte, name string) []byte {
-	if name == Existence {
+	switch {
+	case name == Existence:
 		return append(dst, cborOther<<5|cborNull)
+	case name == Deletion || name == Marker || strings.IndexByte(name, itemMark) >= 0 || strings.Contains(name, memberMark):
+		return AppendBytes(dst, []byte(name))
 	}
 	return AppendText(dst, name)
 }
 
 func readFieldName(r *Reader) string {
-	if r.i < len(r.b) && r.b[r.i] == cborOther<<5|cborNull {
+	if r.i >= len(r.b) {
+		r.Fail("the data ends too early")
+		return ""
+	}
+	switch c := r.b[r.i]; {
+	case c == cborOther<<5|cborNull:
 		r.i++
 		return Existence
+	case c>>5 != cborBytes:
+		return r.Text()
 	}
-	return r.Text()
+	name := string(r.Bytes())
+	if name == Deletion || name == Marker {
+		return name
+	}
+	if member, field, ok := strings.Cut(name, memberMark); ok && utf8.ValidString(member) && (field == memberExists || utf8.ValidString(field)) {
+		return name
+	}
+	field, item := BaseField(name)
+	if item && utf8.ValidString(field) {
+		if v, err := ParseCBOR([]byte(name[len(field)+1:])); err == nil && !v.IsAbsent() && v.Kind() != NullKind {
+			return name
+		}
+	}
+	r.Fail("not the name of a field")
+	return ""
 }

@@ -170,6 +170,9 @@ type Reader struct {
 	depth int
 }
 
+// Pos is how many bytes have been read.
+func (r *Reader) Pos() int { return r.i }
+
 // Fail notes a mistake at the present place, unless there was one before.
 func (r *Reader) Fail(format string, args ...any) {
 	if r.err == nil {

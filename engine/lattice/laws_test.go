@@ -2,231 +2,407 @@ package lattice
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 )
 
-// A node is one that writes and hears of others' writes, as the laws below need it.
-type node struct {
-	origin    OriginID
-	registers map[string]*Register
-	vector    QStateVector
-	sent      QStateVector // at its last candidate
-	prev      Hash
-	held      []*QCandidate // not applicable yet
-}
-
 var registerNames = []string{"a", "b"}
 
-func newNodes(n int) []*node {
-	nodes := make([]*node, n)
-	for i := range nodes {
-		nodes[i] = &node{origin: Origin{Endpoint: EndpointID{byte(i)}, Incarnation: [16]byte{7}}.ID(), registers: map[string]*Register{}}
-	}
-	return nodes
+// A world is some nodes and all that they have written so far.
+type world struct {
+	nodes []*node
+	sent  []*sent
+	novel bool // some of the nodes run a newer program, and write operations that the others don't know
 }
 
-func (n *node) apply(c *QCandidate) {
-	for i := 0; i < len(c.Ops); {
-		j := i
-		for j < len(c.Ops) && c.Ops[j].Register == c.Ops[i].Register {
-			j++
-		}
-		name := c.Ops[i].Register
-		n.registers[name] = n.registers[name].Apply(c.Dot, c.Time, c.Ops[i:j])
-		i = j
-	}
-	n.vector = n.vector.With(c.Dot)
-}
+// fieldNames are those that random candidates write, in order.
+var fieldNames = []string{"", "x", ItemField("x", Int(1)), "y", Marker, Deletion, Existence}
 
-// hear takes a candidate in any order, any number of times, and applies what is due.
-func (n *node) hear(c *QCandidate) {
-	n.held = append(n.held, c)
-	for progress := true; progress; {
-		progress = false
-		n.held = slices.DeleteFunc(n.held, func(c *QCandidate) bool {
-			if n.vector.Covers(c.Dot) {
-				return true
-			}
-			if c.Dot.Seq != n.vector.Seq(c.Dot.Origin)+1 || slices.ContainsFunc(c.Deps, func(d Dot) bool { return !n.vector.Covers(d) }) {
-				return false
-			}
-			n.apply(c)
-			progress = true
-			return true
-		})
-	}
-}
+var walls = []time.Time{noon, noon.Add(time.Millisecond), noon.Add(-5 * time.Minute), noon.Add(5 * time.Minute)}
 
-func (n *node) join(m *node) {
+// write makes a candidate of random operations with what the node has seen, or some of it.
+func (w *world) write(t *rapid.T, n *node) {
+	var ops []Op
+	var held []string
 	for _, name := range registerNames {
-		if g := n.registers[name].Join(m.registers[name]); g != nil {
-			n.registers[name] = g
+		if n.regs[name].Opaque() {
+			continue // nobody writes what he can't read
 		}
-	}
-	n.vector = n.vector.Join(m.vector)
-}
-
-// write makes a candidate with what the node has seen, or some of it.
-func (n *node) write(t *rapid.T) *QCandidate {
-	c := &QCandidate{Dot: Dot{n.origin, n.vector.Seq(n.origin) + 1}, Prev: n.prev, Time: Stamp(rapid.Uint64Range(0, 3).Draw(t, "time"))}
-	for _, d := range n.vector {
-		if d.Origin != n.origin && !n.sent.Covers(d) {
-			c.Deps = append(c.Deps, d)
-		}
-	}
-	fields := []string{"", "x", "y", Existence}
-	for _, name := range registerNames {
-		for _, field := range fields {
-			var seen []Dot
-			for _, e := range n.registers[name].Entries(field) {
-				if rapid.IntRange(0, 3).Draw(t, "sees") > 0 {
-					seen = append(seen, e.Dot)
-				}
-			}
-			switch rapid.IntRange(0, 3).Draw(t, "does") {
-			case 0:
-				op := Op{Register: name, Kind: Put, Field: field, Seen: seen, Value: Int(int64(c.Dot.Seq))}
-				if field == Existence {
-					op.Value = Value{}
-				}
-				c.Ops = append(c.Ops, op)
-			case 1:
-				if len(seen) > 0 {
-					c.Ops = append(c.Ops, Op{Register: name, Kind: Remove, Field: field, Seen: seen})
-				}
-			}
-		}
-	}
-	if len(c.Ops) == 0 {
-		return nil
-	}
-	n.apply(c)
-	n.sent = n.vector
-	n.prev = sha256.Sum256(c.AppendCBOR(nil))
-	return c
-}
-
-// oracle folds a set of candidates without any order: an entry lives unless some candidate has seen it.
-func oracle(candidates []*QCandidate) map[string]*Register {
-	out := map[string]*Register{}
-	for _, name := range registerNames {
-		var g *Register
-		for _, c := range candidates {
-			for _, op := range c.Ops {
-				if op.Register != name {
+		waits := rapid.IntRange(0, 2).Draw(t, "held") == 0
+		begin := len(ops)
+		for _, field := range fieldNames {
+			op := Op{Register: name, Field: field}
+			if field == Marker {
+				if waits || rapid.IntRange(0, 3).Draw(t, "collapse") > 0 {
 					continue
 				}
-				if g == nil {
-					g = &Register{}
+				op.Kind, op.Seen = Collapse, someOf(t, n.core.Vector())
+			} else {
+				for _, e := range n.regs[name].Entries(field) {
+					if rapid.IntRange(0, 3).Draw(t, "sees") > 0 {
+						op.Seen = append(op.Seen, e.Dot)
+					}
 				}
-				g.Context = g.Context.With(c.Dot)
-				killed := slices.ContainsFunc(candidates, func(other *QCandidate) bool {
-					return slices.ContainsFunc(other.Ops, func(o Op) bool {
-						return o.Register == name && o.Field == op.Field && slices.Contains(o.Seen, c.Dot)
-					})
-				})
-				if op.Kind != Put || killed {
+				switch rapid.IntRange(0, 4).Draw(t, "does") {
+				case 0, 1:
+					op.Kind = Put
+					if field == "x" || field == "y" || field == "" {
+						op.Value = Int(int64(n.core.Seq()))
+					} else if _, item := BaseField(field); item {
+						op.Value = Int(1)
+					}
+				case 2:
+					if op.Kind = Remove; len(op.Seen) == 0 {
+						continue
+					}
+				default:
 					continue
 				}
-				i := slices.IndexFunc(g.Fields, func(f Field) bool { return f.Name >= op.Field })
-				if i < 0 {
-					i = len(g.Fields)
-				}
-				if i == len(g.Fields) || g.Fields[i].Name != op.Field {
-					g.Fields = slices.Insert(g.Fields, i, Field{Name: op.Field})
-				}
-				entries := append(slices.Clone(g.Fields[i].Entries), Entry{c.Dot, c.Time, op.Value})
-				slices.SortFunc(entries, func(a, b Entry) int { return a.Dot.Compare(b.Dot) })
-				g.Fields[i].Entries = entries
 			}
+			if w.novel && n.knows && rapid.IntRange(0, 3).Draw(t, "novel") == 0 {
+				op.Kind += novel
+			}
+			ops = append(ops, op)
 		}
-		if g != nil {
-			out[name] = g
+		if waits && len(ops) > begin {
+			held = append(held, name)
+		}
+	}
+	if len(ops) == 0 {
+		return
+	}
+	cause := Cause{Protocol: "sql", Wrapper: rapid.SampledFrom([]string{"", "hr"}).Draw(t, "wrapper")}
+	w.sent = append(w.sent, n.write(t, ops, held, cause, rapid.SampledFrom(walls).Draw(t, "wall")))
+}
+
+// someOf is what a marker covers of what its writer has: some of it.
+func someOf(t *rapid.T, v QStateVector) (out QStateVector) {
+	for _, d := range v {
+		if seq := rapid.Uint64Range(0, d.Seq).Draw(t, "cover"); seq > 0 {
+			out = append(out, Dot{d.Origin, seq})
 		}
 	}
 	return out
 }
 
-func dump(registers map[string]*Register) string {
-	var b []byte
-	for _, name := range registerNames {
-		b = fmt.Appendf(b, "%s: %x\n", name, registers[name].AppendCBOR(nil))
+// as gives another node's register as a node's program reads it: what of the operations that wait it doesn't know.
+func (w *world) as(n *node) func(string, *Register) *Register {
+	return func(name string, g *Register) *Register {
+		if g == nil {
+			return nil
+		}
+		out := &Register{Fields: g.Fields, Waiting: slices.Clone(g.Waiting)}
+		for i := range out.Waiting {
+			s := w.sent[slices.IndexFunc(w.sent, func(s *sent) bool { return s.q.Dot == out.Waiting[i].Dot })]
+			q := s.q
+			if n.knows {
+				q = known(q)
+			}
+			out.Waiting[i].Ops = nil
+			for _, op := range q.Ops {
+				if op.Register == name {
+					op.Register = ""
+					out.Waiting[i].Ops = append(out.Waiting[i].Ops, op)
+				}
+			}
+		}
+		return out
 	}
-	return string(b)
+}
+
+func (w *world) join(n, m *node) {
+	n.join(m, w.as(n))
+	if n.knows {
+		n.settle()
+	}
+}
+
+// settle is what a start with a newer program does.
+func (n *node) settle() {
+	n.knows = true
+	for name, g := range n.regs {
+		out := &Register{Fields: g.Fields, Waiting: slices.Clone(g.Waiting)}
+		for i := range out.Waiting {
+			out.Waiting[i].Ops = knownOps(out.Waiting[i].Ops)
+		}
+		n.regs[name] = out.Settle()
+	}
+}
+
+// oracle folds the candidates that a node has, without any order: what is not held, or covered by a marker, counts, and
+// of that an entry lives unless some operation has seen it.
+func (w *world) oracle(n *node, name string) *Register {
+	type part struct {
+		a     Arrival
+		folds bool
+	}
+	var parts []part
+	var covers []QStateVector
+	for _, s := range w.sent {
+		if !n.core.Covers(s.q.Dot) {
+			continue
+		}
+		for register, a := range known(s.q).Each {
+			if register != name {
+				continue
+			}
+			parts = append(parts, part{a, !a.Held})
+			for _, op := range a.Ops {
+				if op.Kind == Collapse {
+					covers = append(covers, op.Seen)
+				}
+			}
+		}
+	}
+	out := &Register{}
+	entries := map[string][]Entry{}
+	seen := map[string][]Dot{}
+	for i := range parts {
+		p := &parts[i]
+		p.folds = p.folds || slices.ContainsFunc(covers, func(v QStateVector) bool { return v.Covers(p.a.Dot) })
+		if !p.folds {
+			ops := slices.Clone(p.a.Ops)
+			for j := range ops {
+				ops[j].Register = ""
+			}
+			out.Waiting = append(out.Waiting, Waiting{p.a.Dot, p.a.Time, p.a.By, false, true, ops})
+			continue
+		}
+		for _, op := range p.a.Ops {
+			if op.Kind != Collapse {
+				seen[op.Field] = append(seen[op.Field], op.Seen...)
+			}
+			if op.Kind == Put {
+				entries[op.Field] = append(entries[op.Field], Entry{p.a.Dot, p.a.Time, p.a.By, op.Value})
+			}
+		}
+	}
+	for _, field := range slices.Sorted(maps.Keys(entries)) {
+		live := slices.DeleteFunc(entries[field], func(e Entry) bool { return slices.Contains(seen[field], e.Dot) })
+		if len(live) > 0 {
+			slices.SortFunc(live, func(a, b Entry) int { return a.Dot.Compare(b.Dot) })
+			out.Fields = append(out.Fields, Field{field, live})
+		}
+	}
+	slices.SortFunc(out.Waiting, func(a, b Waiting) int { return a.Dot.Compare(b.Dot) })
+	return out
+}
+
+func (w *world) check(t failer, n *node) {
+	t.Helper()
+	for _, name := range registerNames {
+		if got, want := dump(n.regs[name]), dump(w.oracle(n, name)); got != want {
+			t.Fatalf("register %s: got\n%swant\n%s", name, got, want)
+		}
+	}
+}
+
+func dump(g *Register) string {
+	var b strings.Builder
+	if g == nil {
+		return ""
+	}
+	short := func(d Dot) string { return fmt.Sprintf("%x.%d", d.Origin[:2], d.Seq) }
+	for _, f := range g.Fields {
+		for _, e := range f.Entries {
+			fmt.Fprintf(&b, "%q %s at %d by %q: %s\n", f.Name, short(e.Dot), e.Time, e.By, e.Value)
+		}
+	}
+	for _, w := range g.Waiting {
+		fmt.Fprintf(&b, "waits: %s at %d by %q, held %v, opaque %v:", short(w.Dot), w.Time, w.By, w.Held, w.Opaque)
+		for _, op := range w.Ops {
+			fmt.Fprintf(&b, " %d %q=%s", op.Kind, op.Field, op.Value)
+			for _, d := range op.Seen {
+				fmt.Fprintf(&b, " -%s", short(d))
+			}
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
 }
 
 // history lets some nodes write and hear of each other for a while, by candidates and by states.
-func history(t *rapid.T) ([]*node, []*QCandidate) {
-	nodes := newNodes(rapid.IntRange(2, 4).Draw(t, "nodes"))
-	var candidates []*QCandidate
-	for range rapid.IntRange(1, 25).Draw(t, "steps") {
-		n := nodes[rapid.IntRange(0, len(nodes)-1).Draw(t, "who")]
-		switch k := rapid.IntRange(0, 9).Draw(t, "step"); {
-		case k < 5:
-			if c := n.write(t); c != nil {
-				candidates = append(candidates, c)
-			}
-		case k < 8:
-			if len(candidates) > 0 {
-				n.hear(candidates[rapid.IntRange(0, len(candidates)-1).Draw(t, "what")])
-			}
-		default:
-			n.join(nodes[rapid.IntRange(0, len(nodes)-1).Draw(t, "whom")])
+func history(t *rapid.T, novel bool) *world {
+	w := &world{nodes: newNodes(rapid.IntRange(2, 4).Draw(t, "nodes")), novel: novel}
+	if novel {
+		w.nodes[0].knows = true
+		if len(w.nodes) > 2 {
+			w.nodes[1].knows = true
 		}
 	}
-	return nodes, candidates
+	for range rapid.IntRange(1, 25).Draw(t, "steps") {
+		n := pick(t, w.nodes, "who")
+		switch k := rapid.IntRange(0, 9).Draw(t, "step"); {
+		case k < 5:
+			w.write(t, n)
+		case k < 8:
+			if len(w.sent) > 0 {
+				n.hear(t, pick(t, w.sent, "what"))
+			}
+		default:
+			w.join(n, pick(t, w.nodes, "whom"))
+		}
+		if n.knows || !novel {
+			w.check(t, n)
+		}
+	}
+	return w
+}
+
+// deliver lets a node hear all there is, each twice, in any order.
+func (w *world) deliver(t *rapid.T, n *node) {
+	order := rapid.Permutation(w.sent).Draw(t, "order")
+	for _, s := range append(order, order...) {
+		n.hear(t, s)
+	}
+	if len(n.early) > 0 {
+		t.Fatalf("%d candidates still wait for others", len(n.early))
+	}
 }
 
 func TestNodesConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		nodes, candidates := history(t)
-		want := dump(oracle(candidates))
-		for i, n := range nodes {
-			order := rapid.Permutation(candidates).Draw(t, "order")
-			for _, c := range append(order, order...) {
-				n.hear(c)
+		w := history(t, false)
+		for _, n := range w.nodes {
+			w.deliver(t, n)
+			w.check(t, n)
+		}
+		// One that was away all the time needs the candidates, or the state alone.
+		byOps, byState := newNode(100), newNode(101)
+		w.deliver(t, byOps)
+		byState.join(w.nodes[0], nil)
+		for _, name := range registerNames {
+			if a, b := byOps.regs[name].AppendCBOR(nil), byState.regs[name].AppendCBOR(nil); !bytes.Equal(a, b) {
+				t.Fatalf("by candidates\n%sby state\n%s", dump(byOps.regs[name]), dump(byState.regs[name]))
 			}
-			if got := dump(n.registers); got != want {
-				t.Fatalf("node %d has\n%swant\n%s", i, got, want)
+			if a, b := byOps.regs[name].Digest(), byState.regs[name].Digest(); a != b {
+				t.Fatalf("digests %x and %x", a, b)
 			}
 		}
-		// One that was away all the time needs the state alone.
-		late := newNodes(5)[4]
-		late.join(nodes[0])
-		if got := dump(late.registers); got != want {
-			t.Fatalf("joined state is\n%swant\n%s", got, want)
+		w.check(t, byState)
+	})
+}
+
+// whole is a node's state, as joins take it.
+type whole struct {
+	regs map[string]*Register
+	ctx  Context
+}
+
+func (n *node) whole() whole { return whole{n.regs, n.core.Context()} }
+
+func (x whole) join(y whole) whole {
+	out := whole{map[string]*Register{}, x.ctx.Join(y.ctx)}
+	for _, name := range registerNames {
+		out.regs[name] = x.regs[name].Join(y.regs[name], &x.ctx, &y.ctx)
+	}
+	return out
+}
+
+func TestJoinLaws(t *testing.T) {
+	for _, novel := range []bool{false, true} {
+		t.Run(fmt.Sprintf("novel=%v", novel), rapid.MakeCheck(func(t *rapid.T) {
+			w := history(t, novel)
+			// All as one program of today has them.
+			choose := func(label string) whole {
+				n := pick(t, w.nodes, label).copied()
+				n.knows = false
+				for name, g := range n.regs {
+					n.regs[name] = w.as(n)(name, g)
+				}
+				return n.whole()
+			}
+			a, b, c := choose("a"), choose("b"), choose("c")
+			same := func(law string, x, y whole) {
+				t.Helper()
+				for _, name := range registerNames {
+					if !bytes.Equal(x.regs[name].AppendCBOR(nil), y.regs[name].AppendCBOR(nil)) {
+						t.Fatalf("%s: got\n%swant\n%s", law, dump(x.regs[name]), dump(y.regs[name]))
+					}
+				}
+				if !x.ctx.Vector.Equal(y.ctx.Vector) || !x.ctx.Retired.Equal(y.ctx.Retired) {
+					t.Fatalf("%s: contexts %v and %v", law, x.ctx, y.ctx)
+				}
+			}
+			ab := a.join(b)
+			same("commutative", ab, b.join(a))
+			same("associative", ab.join(c), a.join(b.join(c)))
+			same("inflationary", a.join(ab), ab)
+			same("inflationary", ab.join(b), ab)
+			if !novel { // there Join notes what its program doesn't know
+				same("idempotent", a.join(a), a)
+			}
+			same("idempotent", ab.join(ab), ab)
+		}))
+	}
+}
+
+// What a program doesn't know is kept and passed on, and once it knows it, it has what one has that knew it all along.
+func TestNovelOperationsWait(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := history(t, true)
+		for _, n := range w.nodes {
+			if rapid.Bool().Draw(t, "all") {
+				w.deliver(t, n)
+			}
+			for _, name := range registerNames {
+				g := n.regs[name]
+				data := g.AppendCBOR(nil)
+				again, err := ParseRegister(data)
+				if err != nil || !bytes.Equal(again.AppendCBOR(nil), data) || again.Opaque() != g.Opaque() {
+					t.Fatalf("%v: got\n%swant\n%s", err, dump(again), dump(g))
+				}
+				for _, w := range g.waiting() {
+					if unknown(w.Ops) && !w.Opaque && !n.knows {
+						t.Fatalf("operations that nobody here knows are not marked:\n%s", dump(g))
+					}
+				}
+			}
+			n.settle()
+			w.check(t, n)
 		}
 	})
 }
 
-func TestJoinLaws(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		nodes, _ := history(t)
-		pick := func(label string) *Register {
-			return nodes[rapid.IntRange(0, len(nodes)-1).Draw(t, label)].registers["a"]
-		}
-		a, b, c := pick("a"), pick("b"), pick("c")
-		same := func(law string, x, y *Register) {
-			if !bytes.Equal(x.AppendCBOR(nil), y.AppendCBOR(nil)) {
-				t.Fatalf("%s: %x and %x", law, x.AppendCBOR(nil), y.AppendCBOR(nil))
-			}
-		}
-		same("commutative", a.Join(b), b.Join(a))
-		same("associative", a.Join(b).Join(c), a.Join(b.Join(c)))
-		same("idempotent", a.Join(a), a)
-		same("absorbing", a.Join(b).Join(b), a.Join(b))
-	})
+func (g *Register) waiting() []Waiting {
+	if g == nil {
+		return nil
+	}
+	return g.Waiting
+}
+
+func TestNovelOperationIsOpaque(t *testing.T) {
+	n := newNodes(1)[0]
+	put := func(kind OpKind, field string, seen ...Dot) *Register {
+		n.write(t, []Op{{Register: "a", Kind: kind, Field: field, Value: Int(1), Seen: seen}, {Register: "a", Kind: Put, Field: Existence}}, nil, Cause{}, noon)
+		return n.regs["a"]
+	}
+	g := put(Put, "x")
+	if g.Opaque() {
+		t.Error("opaque from the beginning")
+	}
+	put(Put+novel, "x", Dot{n.core.ID(), 1})
+	g = put(Put, "y")
+	if !g.Opaque() || len(g.Waiting) != 2 || g.Pending() != 0 {
+		t.Errorf("got\n%swant two that wait, and opaque", dump(g))
+	}
+	if got, want := g.View(nil, &Eye{}).Value.String(), `{"x":1}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := g.Settle(); dump(got) != dump(g) {
+		t.Errorf("it settled:\n%s", dump(got))
+	}
 }
 
 func TestDigestTellsStatesApart(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		nodes, _ := history(t)
+		w := history(t, false)
 		live := func(g *Register) string {
 			var b []byte
 			if g != nil {
@@ -238,9 +414,9 @@ func TestDigestTellsStatesApart(t *testing.T) {
 			}
 			return string(b)
 		}
-		for _, n := range nodes {
-			for _, m := range nodes {
-				a, b := n.registers["a"], m.registers["a"]
+		for _, n := range w.nodes {
+			for _, m := range w.nodes {
+				a, b := n.regs["a"], m.regs["a"]
 				if (live(a) == live(b)) != (a.Digest() == b.Digest()) {
 					t.Fatalf("digests %x and %x of %s and %s", a.Digest(), b.Digest(), live(a), live(b))
 				}
@@ -251,25 +427,26 @@ func TestDigestTellsStatesApart(t *testing.T) {
 
 func TestEncodingIsCanonical(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		nodes, candidates := history(t)
-		for _, c := range candidates {
-			data := c.AppendCBOR(nil)
-			got, err := ParseCandidate(data)
+		w := history(t, rapid.Bool().Draw(t, "novel"))
+		for _, s := range w.sent {
+			got, err := ParseCandidate(s.raw)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if again := got.AppendCBOR(nil); !bytes.Equal(again, data) || got.Dot != c.Dot || len(got.Ops) != len(c.Ops) {
-				t.Fatalf("%x became %x", data, again)
+			if again := got.AppendCBOR(nil); !bytes.Equal(again, s.raw) || got.Dot != s.q.Dot || len(got.Ops) != len(s.q.Ops) || !slices.Equal(got.Held, s.q.Held) {
+				t.Fatalf("%x became %x", s.raw, again)
 			}
 		}
-		for _, n := range nodes {
-			data := n.registers["a"].AppendCBOR(nil)
-			got, err := ParseRegister(data)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if again := got.AppendCBOR(nil); !bytes.Equal(again, data) {
-				t.Fatalf("%x became %x", data, again)
+		for _, n := range w.nodes {
+			for _, name := range registerNames {
+				data := n.regs[name].AppendCBOR(nil)
+				got, err := ParseRegister(data)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if again := got.AppendCBOR(nil); !bytes.Equal(again, data) || dump(got) != dump(n.regs[name]) {
+					t.Fatalf("%x became %x", data, again)
+				}
 			}
 		}
 	})
@@ -278,69 +455,36 @@ func TestEncodingIsCanonical(t *testing.T) {
 // A join that ignores contexts would bring back what was removed. The laws above must be able to see that.
 func TestMutantJoinWithoutContextIsCaught(t *testing.T) {
 	nodes := newNodes(2)
-	put := &QCandidate{Dot: Dot{nodes[0].origin, 1}, Ops: []Op{{Register: "a", Kind: Put, Field: "x", Value: Int(1)}}}
-	for _, n := range nodes {
-		n.hear(put)
-	}
-	remove := &QCandidate{Dot: Dot{nodes[0].origin, 2}, Ops: []Op{{Register: "a", Kind: Remove, Field: "x", Seen: []Dot{put.Dot}}}}
-	nodes[0].hear(remove)
-	forgetful := *nodes[0].registers["a"]
-	forgetful.Context = nil
-	if got := forgetful.Join(nodes[1].registers["a"]).Entries("x"); len(got) != 1 {
+	put := nodes[0].write(t, []Op{{Register: "a", Kind: Put, Field: "x", Value: Int(1)}}, nil, Cause{}, noon)
+	nodes[1].hear(t, put)
+	nodes[0].write(t, []Op{{Register: "a", Kind: Remove, Field: "x", Seen: []Dot{put.q.Dot}}}, nil, Cause{}, noon)
+	with, without := nodes[0].core.Context(), Context{}
+	other := nodes[1].core.Context()
+	a, b := nodes[0].regs["a"], nodes[1].regs["a"]
+	if got := a.Join(b, &without, &other).Entries("x"); len(got) != 1 {
 		t.Errorf("without its context: got %v, want the removed entry", got)
 	}
-	if got := nodes[0].registers["a"].Join(nodes[1].registers["a"]).Entries("x"); len(got) != 0 {
+	if got := a.Join(b, &with, &other).Entries("x"); len(got) != 0 {
 		t.Errorf("got %v, want nothing", got)
 	}
 }
 
-func TestProject(t *testing.T) {
-	o := newNodes(3)
-	dot := func(n int, seq uint64) Dot { return Dot{o[n].origin, seq} }
-	put := func(field string, v Value, seen ...Dot) Op {
-		return Op{Register: "a", Kind: Put, Field: field, Value: v, Seen: seen}
+// A marker covers what its writer had, not what its receiver holds.
+func TestMarkerNamesWhatItCovers(t *testing.T) {
+	nodes := newNodes(3)
+	put := func(n *node) *sent {
+		return n.write(t, []Op{{Register: "a", Kind: Put, Field: "x", Value: Int(1)}}, []string{"a"}, Cause{}, noon)
 	}
-	exist := Op{Register: "a", Kind: Put, Field: Existence}
-	var g *Register
-	if got := g.Project(); !got.IsAbsent() {
-		t.Errorf("never written: got %s", got)
+	first, second := put(nodes[0]), put(nodes[1])
+	marker := nodes[0].write(t, []Op{{Register: "a", Kind: Collapse, Field: Marker, Seen: nodes[0].core.Vector()}}, nil, Cause{}, noon)
+	for _, s := range []*sent{first, second, marker} {
+		nodes[2].hear(t, s)
 	}
-	g = g.Apply(dot(0, 1), 100, []Op{put("x", Int(1)), put("y", Int(2)), exist})
-	// Two who did not know of each other: the later stamp shows, the other lives on.
-	g = g.Apply(dot(1, 1), 50, []Op{put("x", Int(3)), exist})
-	if got, want := g.Project().String(), `{"x":1,"y":2}`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	// Who saw both replaces both, whatever the clock says.
-	g = g.Apply(dot(2, 1), 1, []Op{put("x", Int(4), sorted(dot(0, 1), dot(1, 1))...)})
-	if got, want := g.Project().String(), `{"x":4,"y":2}`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	// A delete hides the fields; a writer who did not know of it brings the whole back.
-	g = g.Apply(dot(0, 2), 200, []Op{{Register: "a", Kind: Remove, Field: Existence, Seen: sorted(dot(0, 1), dot(1, 1))}})
-	if got := g.Project(); !got.IsAbsent() {
-		t.Errorf("deleted: got %s", got)
-	}
-	g = g.Apply(dot(1, 2), 60, []Op{put("y", Int(5), dot(0, 1)), exist})
-	if got, want := g.Project().String(), `{"x":4,"y":5}`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	// Used with and without fields: the latest write decides.
-	g = g.Apply(dot(0, 3), 59, []Op{put("", String("one"))})
-	if got, want := g.Project().String(), `{"x":4,"y":5}`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	g = g.Apply(dot(0, 4), 61, []Op{put("", String("two"), dot(0, 3))})
-	if got, want := g.Project().String(), `"two"`; got != want {
-		t.Errorf("got %s, want %s", got, want)
+	g := nodes[2].regs["a"]
+	if got := g.Entries("x"); len(got) != 1 || got[0].Dot != first.q.Dot || g.Pending() != 1 {
+		t.Errorf("got\n%swant the first as an entry and the second waiting", dump(g))
 	}
 }
-
-func sorted(dots ...Dot) []Dot {
-	slices.SortFunc(dots, Dot.Compare)
-	return dots
-}
-
 func TestClock(t *testing.T) {
 	wall := time.Date(2026, 11, 23, 5, 0, 0, 0, time.UTC)
 	var c Clock
@@ -426,46 +570,44 @@ func TestVector(t *testing.T) {
 	})
 }
 
-func seedCandidate() *QCandidate {
-	o := newNodes(2)
-	return &QCandidate{
-		Dot: Dot{o[0].origin, 2}, Prev: Hash{1}, Deps: []Dot{{o[1].origin, 3}}, Time: 77,
-		Ops: []Op{
-			{Register: "a", Kind: Put, Field: "x", Value: Int(1), Seen: []Dot{{o[0].origin, 1}}},
-			{Register: "a", Kind: Put, Field: Existence, Seen: []Dot{{o[1].origin, 3}}},
-			{Register: "b", Kind: Remove, Field: "", Seen: []Dot{{o[1].origin, 2}}},
-		},
-		Cause: Cause{Principal: "ann", Verified: true, Source: "a.hcl:1"},
+// A state comes from a program that knows more: what it holds back for a marker is unknown here all the same.
+func TestJoinMarksWhatIsUnknownHere(t *testing.T) {
+	nodes := newNodes(2)
+	newer, older := nodes[0], nodes[1]
+	newer.knows = true
+	newer.write(t, []Op{{Register: "a", Kind: Put + novel, Field: "x", Value: Int(1)}}, []string{"a"}, Cause{}, noon)
+	older.join(newer, func(_ string, g *Register) *Register {
+		out := &Register{Waiting: slices.Clone(g.Waiting)}
+		out.Waiting[0].Ops = []Op{{Kind: Put + novel, Field: "x", Value: Int(1)}}
+		return out
+	})
+	marker := newer.write(t, []Op{{Register: "a", Kind: Collapse, Field: Marker, Seen: newer.core.Vector()}}, nil, Cause{}, noon)
+	older.hear(t, marker)
+	if g := older.regs["a"]; !g.Opaque() || len(g.Waiting) != 2 {
+		t.Errorf("got\n%swant both waiting, and opaque", dump(g))
+	}
+	older.settle()
+	if got, want := dump(older.regs["a"]), dump(newer.regs["a"]); got != want {
+		t.Errorf("after an update: got\n%swant\n%s", got, want)
 	}
 }
 
-func FuzzParseCandidate(f *testing.F) {
-	f.Add(seedCandidate().AppendCBOR(nil))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := ParseCandidate(data)
-		if err != nil {
-			return
-		}
-		if got := c.AppendCBOR(nil); !bytes.Equal(got, data) {
-			t.Fatalf("%x became %x", data, got)
-		}
-	})
-}
-
-func FuzzParseRegister(f *testing.F) {
-	var g *Register
-	c := seedCandidate()
-	c.Ops[0].Seen, c.Ops[1].Seen = nil, nil
-	f.Add(g.Apply(c.Dot, c.Time, c.Ops[:2]).AppendCBOR(nil))
-	f.Add(g.AppendCBOR(nil))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		g, err := ParseRegister(data)
-		if err != nil {
-			return
-		}
-		if got := g.AppendCBOR(nil); !bytes.Equal(got, data) {
-			t.Fatalf("%x became %x", data, got)
-		}
-		g.Project()
-	})
+// Behind an unknown operation, a marker folds what waits, and a write removes what that put.
+func TestSettleRemovesWhatAMarkerFolded(t *testing.T) {
+	nodes := newNodes(2)
+	newer, older := nodes[0], nodes[1]
+	newer.knows = true
+	hear := func(ops []Op, held ...string) Dot {
+		s := newer.write(t, ops, held, Cause{}, noon)
+		older.hear(t, s)
+		return s.q.Dot
+	}
+	put := hear([]Op{{Register: "a", Kind: Put, Field: "x", Value: Int(1)}}, "a")
+	hear([]Op{{Register: "a", Kind: Put + novel, Field: "y", Value: Int(2)}})
+	hear([]Op{{Register: "a", Kind: Collapse, Field: Marker, Seen: newer.core.Vector()}})
+	hear([]Op{{Register: "a", Kind: Remove, Field: "x", Seen: []Dot{put}}})
+	older.settle()
+	if got, want := dump(older.regs["a"]), dump(newer.regs["a"]); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
 }

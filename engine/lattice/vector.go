@@ -21,6 +21,11 @@ func (v QStateVector) Seq(o OriginID) uint64 {
 // Covers says whether d was applied.
 func (v QStateVector) Covers(d Dot) bool { return d.Seq <= v.Seq(d.Origin) }
 
+// CoversAll says whether all of w was applied.
+func (v QStateVector) CoversAll(w QStateVector) bool {
+	return !slices.ContainsFunc(w, func(d Dot) bool { return !v.Covers(d) })
+}
+
 // With is v where d was applied as well.
 func (v QStateVector) With(d Dot) QStateVector {
 	i, ok := v.find(d.Origin)
@@ -33,6 +38,15 @@ func (v QStateVector) With(d Dot) QStateVector {
 		i++
 	}
 	return append(out, v[i:]...)
+}
+
+// Without is v without an origin.
+func (v QStateVector) Without(o OriginID) QStateVector {
+	i, ok := v.find(o)
+	if !ok {
+		return v
+	}
+	return slices.Concat(v[:i], v[i+1:])
 }
 
 // Join is the higher of both, origin by origin.
@@ -57,3 +71,31 @@ func (v QStateVector) Join(w QStateVector) QStateVector {
 
 // Equal says that both applied the same.
 func (v QStateVector) Equal(w QStateVector) bool { return slices.Equal(v, w) }
+
+// SortDots puts dots in order and each once, in place.
+func SortDots(dots []Dot) []Dot {
+	slices.SortFunc(dots, Dot.Compare)
+	return slices.Compact(dots)
+}
+
+// A Context says which candidates a node has applied: what a register has no entry of, and the context covers, was
+// removed. It belongs to the node, not to each register, so that a register costs nothing for having been written by many.
+type Context struct {
+	Vector QStateVector
+	// Retired are the last candidates of origins that have left all vectors: every member has all of theirs.
+	Retired QStateVector
+}
+
+// Covers says whether d was applied.
+func (c *Context) Covers(d Dot) bool { return c.Vector.Covers(d) || c.Retired.Covers(d) }
+
+// Join has seen what either has seen.
+func (c Context) Join(o Context) Context {
+	out := Context{Retired: c.Retired.Join(o.Retired)}
+	for _, d := range c.Vector.Join(o.Vector) {
+		if d.Seq > out.Retired.Seq(d.Origin) {
+			out.Vector = append(out.Vector, d)
+		}
+	}
+	return out
+}

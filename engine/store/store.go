@@ -141,7 +141,11 @@ func (s *Store) Close(end End) error {
 
 // Get gives read the value of a key, which is valid until it returns, and says whether there is one.
 func (s *Store) Get(key []byte, read func(value []byte) error) (found bool, err error) {
-	value, closer, err := s.db.Get(key)
+	return get(s.db, key, read)
+}
+
+func get(from pebble.Reader, key []byte, read func(value []byte) error) (found bool, err error) {
+	value, closer, err := from.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return false, nil
 	}
@@ -158,8 +162,12 @@ type Row struct{ Key, Value []byte }
 // Scan yields the rows from lower to below upper (nil: the end) as they stand when it begins, in the order of their
 // keys, or in reverse.
 func (s *Store) Scan(lower, upper []byte, reverse bool) iter.Seq2[Row, error] {
+	return scan(s.db, lower, upper, reverse)
+}
+
+func scan(from pebble.Reader, lower, upper []byte, reverse bool) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
-		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+		it, err := from.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 		if err != nil {
 			yield(Row{}, err)
 			return
@@ -185,6 +193,25 @@ func (s *Store) Scan(lower, upper []byte, reverse bool) iter.Seq2[Row, error] {
 	}
 }
 
+// A Snapshot is the store as it was. It must be closed, before the store is.
+type Snapshot struct{ s *pebble.Snapshot }
+
+// Snapshot gives the store as it is now, with all that was submitted.
+func (s *Store) Snapshot() Snapshot { return Snapshot{s.db.NewSnapshot()} }
+
+// Get is Store.Get.
+func (s Snapshot) Get(key []byte, read func(value []byte) error) (found bool, err error) {
+	return get(s.s, key, read)
+}
+
+// Scan is Store.Scan.
+func (s Snapshot) Scan(lower, upper []byte, reverse bool) iter.Seq2[Row, error] {
+	return scan(s.s, lower, upper, reverse)
+}
+
+// Close lets go of it.
+func (s Snapshot) Close() error { return s.s.Close() }
+
 // A Batch is what becomes durable together or not at all.
 type Batch struct{ b *pebble.Batch }
 
@@ -196,6 +223,9 @@ func (b Batch) Set(key, value []byte) error { return b.b.Set(key, value, nil) }
 
 // Delete removes a key.
 func (b Batch) Delete(key []byte) error { return b.b.Delete(key, nil) }
+
+// DeleteRange removes the keys from lower to below upper.
+func (b Batch) DeleteRange(lower, upper []byte) error { return b.b.DeleteRange(lower, upper, nil) }
 
 // Len is the batch's size in bytes.
 func (b Batch) Len() int { return b.b.Len() }
@@ -223,6 +253,11 @@ func (s *Store) Sync() error { return s.db.LogData([]byte("sync"), pebble.Sync) 
 
 // Full says that there is less than the wanted room on the disk. It looks at most once per second.
 func (s *Store) Full() bool { return s.space.full(time.Now()) }
+
+// Checkpoint makes a copy of everything that was applied, synced or not, in a directory that does not exist yet.
+func (s *Store) Checkpoint(dir string) error {
+	return s.db.Checkpoint(dir, pebble.WithFlushedWAL())
+}
 
 // Usage is what the store has on the disk, what is free there, and how often it asked the disk to sync.
 type Usage struct {

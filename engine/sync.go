@@ -1,0 +1,612 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/spooksystems/gateway/engine/lattice"
+	"github.com/spooksystems/gateway/engine/store"
+)
+
+// What a link needs of an engine: to say what it knows, to give what another lacks, and to take what that gives.
+
+// A Summary says what a node knows, in few bytes.
+type Summary struct {
+	Endpoint EndpointID
+	Origin   OriginID     // of its running incarnation
+	Vector   QStateVector // what is on its disk
+	Root     lattice.Hash // over all registers: equal vectors and unequal roots are a bug, never a difference to settle
+	Shards   [256]lattice.Hash
+	Heard    Stamp // it will never stamp anything earlier any more
+}
+
+// Summary says what this node knows. All of it is durable.
+func (e *Engine) Summary(ctx context.Context) (Summary, error) {
+	if err := e.enter(); err != nil {
+		return Summary{}, err
+	}
+	defer e.leave()
+	e.mu.Lock()
+	core := e.seqr.core
+	s := Summary{Endpoint: e.origin.Endpoint, Origin: e.self, Vector: core.Vector(), Root: e.seqr.root()}
+	for i := range s.Shards {
+		s.Shards[i] = e.seqr.shards[i].Hash()
+	}
+	at := e.seqr.ordinal
+	s.Heard = max(core.Clock(), 1) // the next stamp is higher, whatever the wall clock says
+	e.mu.Unlock()
+	return s, e.settleHere(at)
+}
+
+// Meet holds what a peer says of itself against what this node knows: whether the peer is a clone of it, whether this
+// node was restored from an older state, and whether both hold the same where they say so.
+func (e *Engine) Meet(ctx context.Context, peer Summary) error {
+	own, err := e.Summary(ctx)
+	if err != nil {
+		return err
+	}
+	if peer.Endpoint == own.Endpoint {
+		if err := e.Twin(ctx, peer.Origin); err != nil {
+			return err
+		}
+	}
+	e.mu.Lock()
+	core := e.seqr.core
+	for _, d := range peer.Vector {
+		if owner, ok := core.Owner(d.Origin); ok && owner.Origin.Endpoint == own.Endpoint && d.Seq > own.Vector.Seq(d.Origin) && !core.Covers(d) {
+			defer e.alarm(lattice.Alarm{Kind: lattice.TailAlarm, Dot: d,
+				Text: fmt.Sprintf("another node has %s of an earlier run of this one, which has it up to %d: its data are of an older state, a backup or a copy", d, own.Vector.Seq(d.Origin))})
+		}
+	}
+	e.mu.Unlock()
+	// What this program does not know waits in the order of its arrival, and says nothing.
+	opaque := slices.ContainsFunc(e.findings.all(), func(f Finding) bool { return f.Code == "opaque" })
+	if peer.Vector.Equal(own.Vector) && peer.Root != own.Root && !opaque {
+		e.find(Finding{Code: "divergence", Subject: peer.Endpoint.String(), Text: fmt.Sprintf("this node and %s know the same candidates and hold different registers (%x and %x): a bug of this program or damage on a disk. Keep both data directories and report it.", peer.Endpoint, own.Root[:8], peer.Root[:8])})
+	}
+	return nil
+}
+
+// Twin notes that another process runs under this node's endpoint, as another incarnation: a clone.
+func (e *Engine) Twin(ctx context.Context, origin OriginID) error {
+	if err := e.enter(); err != nil {
+		return err
+	}
+	defer e.leave()
+	if origin == e.self {
+		return nil
+	}
+	e.alarm(lattice.Clone(e.origin.Endpoint, e.self, origin))
+	return nil
+}
+
+// ErrTrimmed means that the log does not reach back far enough: a peer needs the state instead.
+var ErrTrimmed = errors.New("the log was trimmed further than that")
+
+// floor is where the log begins.
+type floor struct {
+	ordinal    uint64       // of the first commit in it
+	candidates uint64       // that were removed from it
+	vector     QStateVector // candidates that are not in it, though applied
+}
+
+func (e *Engine) loadFloor() error {
+	raw, err := e.meta(metaFloor)
+	if err != nil || raw == nil {
+		return err
+	}
+	r := lattice.NewReader(raw)
+	f := &floor{ordinal: r.Uint(), candidates: r.Uint(), vector: readVector(r)}
+	if err := r.End(); err != nil {
+		return damaged("where the log begins: %w", err)
+	}
+	e.floor.Store(f)
+	return nil
+}
+
+func (f *floor) encode() []byte {
+	return appendVector(lattice.AppendUint(lattice.AppendUint(nil, f.ordinal), f.candidates), f.vector)
+}
+
+// Candidates yields the candidates behind a place in this node's log that a peer's vector does not cover, in the order
+// in which they were applied here, each with the place behind it. It ends with ErrTrimmed where the peer lacks some that
+// are not in the log any more.
+func (e *Engine) Candidates(ctx context.Context, has QStateVector, behind Cursor) iter.Seq2[Candidate, error] {
+	return func(yield func(Candidate, error) bool) {
+		f := e.floor.Load()
+		p := &peerHas{e: e, vector: has, knows: map[OriginID]bool{}}
+		for _, d := range f.vector {
+			has, err := p.covers(d)
+			if err == nil && !has {
+				err = ErrTrimmed
+			}
+			if err != nil {
+				yield(Candidate{}, err)
+				return
+			}
+		}
+		after := uint64(0)
+		if behind.Log == e.log {
+			after = behind.Ordinal
+		}
+		for {
+			list, looked, err := e.candidateChunk(ctx, p, after)
+			for i := range list {
+				if !yield(list[i], nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(Candidate{}, err)
+				return
+			}
+			if looked == after {
+				return
+			}
+			after = looked
+		}
+	}
+}
+
+// A peerHas says what a peer has applied, by its vector. An origin that has been retired is in no vector: the peer has all
+// of it if it has the candidate that retired it.
+type peerHas struct {
+	e      *Engine
+	vector QStateVector
+	knows  map[OriginID]bool // that an origin is retired
+}
+
+func (p *peerHas) covers(d Dot) (bool, error) {
+	if p.vector.Covers(d) {
+		return true, nil
+	}
+	if !p.e.retired(d.Origin) {
+		return false, nil
+	}
+	return p.retired(d.Origin)
+}
+
+func (p *peerHas) retired(o OriginID) (bool, error) {
+	if knows, known := p.knows[o]; known {
+		return knows, nil
+	}
+	p.knows[o] = false // a chain of origins has no circle; should one be made up, it ends here
+	if err := p.e.enter(); err != nil {
+		return false, err
+	}
+	v, err := p.e.committed(lattice.OriginPrefix + o.String())
+	p.e.leave()
+	if err != nil || v == nil {
+		return false, err
+	}
+	for _, entry := range v.reg.Entries("") {
+		has, err := p.covers(entry.Dot)
+		if err != nil {
+			return false, err
+		}
+		p.knows[o] = p.knows[o] || has
+	}
+	return p.knows[o], nil
+}
+
+// A Candidate is one in its encoding, as it travels.
+type Candidate struct {
+	Dot   Dot
+	Raw   []byte
+	Place Cursor // it and all before it were yielded
+}
+
+func (e *Engine) candidateChunk(ctx context.Context, p *peerHas, after uint64) (list []Candidate, looked uint64, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, after, err
+	}
+	if err := e.enter(); err != nil {
+		return nil, after, err
+	}
+	defer e.leave()
+	size, looked := 0, after
+	for row, err := range e.scan(store.Commit(after+1), store.Commit(e.feed.published.Load()+1), false) {
+		if err != nil {
+			return list, looked, err
+		}
+		ordinal, _ := store.CommitOrdinal(row.Key)
+		c, err := parseCommit(ordinal, row.Value)
+		if err != nil {
+			return list, looked, err
+		}
+		has := c.dot.IsZero()
+		if !has {
+			if has, err = p.covers(c.dot); err != nil {
+				return list, looked, err
+			}
+		}
+		if !has {
+			var raw []byte
+			found, err := e.get(store.Candidate(c.dot), func(value []byte) error {
+				raw = slices.Clone(value)
+				return nil
+			})
+			if err != nil {
+				return list, looked, err
+			}
+			if found {
+				list = append(list, Candidate{c.dot, raw, Cursor{e.log, ordinal}})
+				size += len(raw)
+			}
+		}
+		if looked = ordinal; size > takeBytes || looked-after >= lookCommits {
+			break
+		}
+	}
+	return list, looked, nil
+}
+
+// A RegisterHash is what a register is, in short.
+type RegisterHash struct {
+	Name string
+	Hash lattice.Hash
+}
+
+// ShardOf is the shard of a register.
+func ShardOf(name string) byte { return shardOf(name) }
+
+// An Export is this node's state at one moment, for a peer that can't be served from the log. It has to be closed, and
+// should be soon: the storage keeps what it needs.
+type Export struct {
+	e        *Engine
+	at       store.Snapshot
+	snapshot []byte
+}
+
+// Export gives the state as it is. All of it is durable.
+func (e *Engine) Export(ctx context.Context) (*Export, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := e.enter(); err != nil {
+		return nil, err
+	}
+	defer e.leave()
+	e.mu.Lock()
+	s, ordinal, x := e.seqr.core.Snapshot(), e.seqr.ordinal, &Export{e: e, at: e.store.Snapshot()}
+	e.mu.Unlock()
+	x.snapshot = appendSnapshot(nil, &s)
+	e.exports.Add(1)
+	if err := e.settleHere(ordinal); err != nil {
+		return nil, errors.Join(err, x.Close())
+	}
+	return x, nil
+}
+
+// Close lets go of it.
+func (x *Export) Close() error {
+	defer x.e.exports.Done()
+	return x.at.Close()
+}
+
+// Snapshot says under which knowledge its registers are to be joined: for BeginJoin.
+func (x *Export) Snapshot() []byte { return x.snapshot }
+
+// Hashes yields the registers of some shards that hold anything, by name: a node compares them with its own, and asks for
+// those that differ.
+func (x *Export) Hashes(ctx context.Context, shard func(byte) bool) iter.Seq2[RegisterHash, error] {
+	return func(yield func(RegisterHash, error) bool) {
+		lower := store.Register("")
+		for row, err := range x.at.Scan(lower, store.Behind(lower), false) {
+			if err = errors.Join(unreadable(err), ctx.Err()); err != nil {
+				yield(RegisterHash{}, err)
+				return
+			}
+			name := store.RegisterName(row.Key)
+			if !shard(shardOf(name)) {
+				continue
+			}
+			v, err := x.e.parse(name, row.Value)
+			if err == nil && (v.unit != "" || v.reg.Empty()) {
+				continue
+			}
+			if err != nil {
+				yield(RegisterHash{}, err)
+				return
+			}
+			if !yield(RegisterHash{name, v.hash}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Register gives a register's encoding, nil if nothing is left of it.
+func (x *Export) Register(name string) (raw []byte, err error) {
+	_, err = x.at.Get(store.Register(name), func(value []byte) error {
+		v, err := x.e.parse(name, value)
+		if err == nil && v.unit == "" && !v.reg.Empty() {
+			raw = v.reg.AppendCBOR(nil)
+		}
+		return err
+	})
+	return raw, unreadable(err)
+}
+
+func appendSnapshot(dst []byte, s *lattice.Snapshot) []byte {
+	dst = appendVector(appendVector(dst, s.Context.Vector), s.Context.Retired)
+	origins := make([]OriginID, 0, len(s.Owners))
+	for o := range s.Owners {
+		origins = append(origins, o)
+	}
+	slices.SortFunc(origins, OriginID.Compare)
+	dst = lattice.AppendArray(dst, len(origins))
+	for _, o := range origins {
+		dst = lattice.AppendBytes(dst, appendIntro(nil, s.Owners[o]))
+	}
+	for _, d := range s.Context.Vector {
+		h := s.Heads[d.Origin].Hash
+		dst = lattice.AppendBytes(dst, h[:])
+	}
+	return dst
+}
+
+func parseSnapshot(raw []byte) (s lattice.Snapshot, err error) {
+	r := lattice.NewReader(raw)
+	s = lattice.Snapshot{Context: lattice.Context{Vector: readVector(r), Retired: readVector(r)}, Heads: map[OriginID]lattice.Head{}, Owners: map[OriginID]lattice.Intro{}}
+	for range r.Count(1) {
+		intro, err := parseIntro(r.Bytes())
+		if err != nil {
+			return s, err
+		}
+		s.Owners[intro.Origin.ID()] = intro
+	}
+	for _, d := range s.Context.Vector {
+		h := lattice.Head{Seq: d.Seq}
+		copy(h.Hash[:], r.Bytes())
+		s.Heads[d.Origin] = h
+	}
+	return s, r.End()
+}
+
+// A Join takes the state of another node: registers one by one, then all of them at once, as far as anybody can tell who
+// did not look in between. It is begun by BeginJoin.
+type Join struct {
+	e   *Engine
+	raw []byte
+	b   store.Batch
+	n   int
+	end bool
+}
+
+// BeginJoin begins to take the state of a node. One join at a time.
+func (e *Engine) BeginJoin(ctx context.Context, snapshot []byte) (*Join, error) {
+	if _, err := parseSnapshot(snapshot); err != nil {
+		return nil, err
+	}
+	if err := e.enter(); err != nil {
+		return nil, err
+	}
+	defer e.leave()
+	if raw, err := e.meta(metaJoin); err != nil || raw != nil {
+		return nil, errors.Join(err, fmt.Errorf("%w: a join is under way", ErrUnavailable))
+	}
+	if err := e.clearJoin(); err != nil {
+		return nil, err
+	}
+	return &Join{e: e, raw: bytes.Clone(snapshot), b: e.store.NewBatch()}, nil
+}
+
+// Add takes a register of the other node in its encoding; nil where it holds nothing of it.
+func (j *Join) Add(name string, raw []byte) error {
+	if err := checkAnyName(name); err != nil {
+		return err
+	}
+	if raw != nil {
+		if _, err := lattice.ParseRegister(raw); err != nil {
+			return err
+		}
+	} else {
+		raw = (*lattice.Register)(nil).AppendCBOR(nil)
+	}
+	if err := j.e.enter(); err != nil {
+		return err
+	}
+	defer j.e.leave()
+	if err := j.b.Set(store.Joining(name), raw); err != nil {
+		return err
+	}
+	if j.n++; j.n%chunk != 0 {
+		return nil
+	}
+	if err := errors.Join(j.e.store.Apply(j.b, false), j.b.Close()); err != nil {
+		return j.e.fail(err)
+	}
+	j.b = j.e.store.NewBatch()
+	return nil
+}
+
+func checkAnyName(name string) error {
+	if strings.HasPrefix(name, lattice.UnitPrefix) {
+		return CheckName(name[len(lattice.UnitPrefix):])
+	}
+	return CheckName(name)
+}
+
+// Commit joins them. From here on it is carried to its end, also by the next start.
+func (j *Join) Commit(ctx context.Context) error {
+	e := j.e
+	if err := e.enter(); err != nil {
+		return err
+	}
+	err := errors.Join(j.b.Set(store.Meta(metaJoin), j.raw), e.store.Apply(j.b, true), j.b.Close())
+	e.leave()
+	j.end = true
+	if err != nil {
+		return e.fail(err)
+	}
+	return e.resumeJoin()
+}
+
+// Abort forgets what was added.
+func (j *Join) Abort() error {
+	if j.end {
+		return nil
+	}
+	j.end = true
+	if err := j.e.enter(); err != nil {
+		return err
+	}
+	defer j.e.leave()
+	return errors.Join(j.b.Close(), j.e.clearJoin())
+}
+
+func (e *Engine) clearJoin() error {
+	b := e.store.NewBatch()
+	prefix := store.Joining("")
+	return errors.Join(b.DeleteRange(prefix, store.Behind(prefix)), e.store.Apply(b, false), b.Close())
+}
+
+// joinChunk is how many registers are joined before others have a turn.
+const joinChunk = 64
+
+// resumeJoin carries a join to its end.
+func (e *Engine) resumeJoin() error {
+	raw, err := e.meta(metaJoin)
+	if err != nil || raw == nil {
+		return errors.Join(err, e.clearJoin())
+	}
+	s, err := parseSnapshot(raw)
+	if err != nil {
+		return damaged("the join that is under way: %w", err)
+	}
+	e.mu.Lock()
+	e.seqr.core.BeginJoin(s.Context.Vector.Join(s.Context.Retired))
+	e.mu.Unlock()
+	for {
+		behind, done, err := e.joinSome(&s)
+		if err == nil {
+			err = e.settle(behind)
+		}
+		if err != nil {
+			return err
+		}
+		if done {
+			return e.endHeld()
+		}
+	}
+}
+
+// endHeld lets go on what waited for what a join has brought.
+func (e *Engine) endHeld() error {
+	if err := e.retryHeld(); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	behind := e.seqr.ordinal
+	e.mu.Unlock()
+	return e.settle(behind)
+}
+
+// joinSome joins some registers in one commit, or ends the join when all are.
+func (e *Engine) joinSome(s *lattice.Snapshot) (behind uint64, done bool, err error) {
+	if err := e.enter(); err != nil {
+		return 0, false, err
+	}
+	defer e.leave()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.failed.Load() != nil {
+		return 0, false, e.failure()
+	}
+	core := e.seqr.core
+	c := new(commit)
+	d := e.begin(c, Dot{}, core.Clock(), Cause{Protocol: "engine", Verb: "join"}, 0)
+	own := core.Context()
+	var erased [][]byte
+	prefix := store.Joining("")
+	for row, err := range e.scan(prefix, store.Behind(prefix), false) {
+		if err != nil {
+			return 0, false, errors.Join(err, c.batch.Close())
+		}
+		name := store.RegisterName(row.Key)
+		theirs, err := lattice.ParseRegister(row.Value)
+		if err != nil {
+			return 0, false, errors.Join(damaged("a register that is to be joined: %w", err), c.batch.Close())
+		}
+		mine, err := e.Register(name)
+		if err == nil {
+			joined := mine.Join(theirs, &own, &s.Context)
+			if erased = append(erased, slices.Clone(row.Key)); !bytes.Equal(joined.AppendCBOR(nil), mine.AppendCBOR(nil)) {
+				err = d.change(&lattice.Change{Name: strings.Clone(name), Before: mine, After: joined}, false)
+			}
+		}
+		if err != nil {
+			return 0, false, errors.Join(err, c.batch.Close())
+		}
+		if len(erased) == joinChunk {
+			break
+		}
+	}
+	if done = len(erased) < joinChunk; done {
+		err = e.endJoin(c.batch, s)
+		erased = append(erased, store.Meta(metaJoin))
+	}
+	if err != nil {
+		return 0, false, errors.Join(err, c.batch.Close())
+	}
+	return c.ordinal, done, d.submit(nil, erased)
+}
+
+// endJoin moves the vector. The caller holds e.mu.
+func (e *Engine) endJoin(b store.Batch, s *lattice.Snapshot) error {
+	core := e.seqr.core
+	for _, a := range core.EndJoin(*s) {
+		e.alarm(a)
+	}
+	after := core.Snapshot()
+	var err error
+	for o, h := range after.Heads {
+		if o != e.self {
+			err = errors.Join(err, b.Set(store.Head(o), appendHead(nil, h)))
+		}
+	}
+	for o, intro := range after.Owners {
+		if o != e.self {
+			err = errors.Join(err, b.Set(store.Origin(o), appendIntro(nil, intro)))
+		}
+	}
+	for _, d := range s.Context.Retired {
+		if core.Retired(d.Origin) {
+			err = errors.Join(err, b.Delete(store.Head(d.Origin)))
+		}
+	}
+	// The log lacks what came as state: a peer that lacks it too has to take the state as well.
+	f := *e.floor.Load()
+	f.vector = f.vector.Join(s.Context.Vector)
+	e.floor.Store(&f)
+	return errors.Join(err, b.Set(store.Meta(metaFloor), f.encode()))
+}
+
+// Dump writes everything that the registers hold, in a form that is equal to the byte wherever the same candidates are
+// known: lines of a name and the register in hexadecimal, by name.
+func (e *Engine) Dump(ctx context.Context) ([]byte, error) {
+	x, err := e.Export(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer x.Close()
+	var out []byte
+	for h, err := range x.Hashes(ctx, func(byte) bool { return true }) {
+		if err != nil {
+			return nil, err
+		}
+		raw, err := x.Register(h.Name)
+		if err != nil {
+			return nil, err
+		}
+		out = fmt.Appendf(out, "%s %s\n", h.Name, hex.EncodeToString(raw))
+	}
+	return out, nil
+}
