@@ -10,7 +10,7 @@ FUZZTIME    ?= 10s
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check lint test peers bench fuzz clean
+.PHONY: help build demo check lint test peers bench fuzz sim clean
 
 help: ## list the targets
 	@echo 'Spook Gateway. Targets:'
@@ -38,7 +38,8 @@ test: peers build lint ## everything, with real peers; installs those on Debian 
 peers:
 	@sh integration/peers/install.sh
 
-bench: build ## our figures beside nginx, haproxy and raw pebble in one run, under 5 minutes
+bench: build ## our figures beside nginx, haproxy, redis, etcd and raw pebble in one run
+	@sh integration/peers/install.sh bench
 	@$(GO) run ./integration/bench
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
@@ -47,6 +48,9 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 		name=$${func#func }; echo "$$(dirname $$file) $$name"; \
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)" </dev/null || exit 1; \
 	done
+
+sim: ## a million simulated histories of the engine; SEED=N replays one
+	@$(GO) test ./engine/sim -run '^TestSim$$' -v -timeout 0 $(if $(SEED),-seed $(SEED),-histories 1000000)
 
 clean: ## remove what was built
 	rm -rf bin
