@@ -177,6 +177,9 @@ type Result struct {
 	Items   []Item // List, in address order
 	More    bool   // List: there are more behind the last item
 	Created bool   // Put, Merge: nothing was there before
+	// Waiting, for writes: it is durable, and what readers see is as before until it is collapsed. Version is that of
+	// what they see. No Change follows from the write itself, also not to the peer that made it.
+	Waiting bool
 }
 
 // An Item is one address of a List.

@@ -325,6 +325,12 @@ func (v *virtual) write(w http.ResponseWriter, r *http.Request, op wrappers.Oper
 		return
 	}
 	h := w.Header()
+	if res.Waiting {
+		// A tag would be of what is there now, and not of what was sent (RFC 9110, section 8.8.3).
+		h.Set("Content-Length", "0")
+		w.WriteHeader(http.StatusAccepted)
+		return
+	}
 	if tag := etag(res.Version); tag != "" && op.Verb != wrappers.Delete {
 		h.Set("ETag", tag)
 	}

@@ -41,6 +41,29 @@ func ask(t *testing.T, c *client, want int, method, address, body string, header
 	return resp, got
 }
 
+// waiting is a link to registers whose writes wait to be collapsed.
+type waiting struct{ wrappers.Link }
+
+func (w waiting) Do(ctx context.Context, op wrappers.Operation) (wrappers.Result, error) {
+	if op.Verb.Writes() {
+		return wrappers.Result{Cursor: "1.1", Version: "3.abc", Waiting: true}, nil
+	}
+	return w.Link.Do(ctx, op)
+}
+
+func TestVirtualWriteThatWaits(t *testing.T) {
+	l := listen(t)
+	start(t, config(l, nil), waiting{newLink()})
+	c := newClient(t, l.Addr().String())
+	for _, method := range []string{"PUT", "PATCH", "DELETE"} {
+		resp, body := ask(t, c, 202, method, oven, `{"value":1}`)
+		if body != "" || resp.Header.Get("ETag") != "" || resp.Header.Get("Location") != "" {
+			t.Errorf("%s: got %q %v, want neither a body nor a tag", method, body, resp.Header)
+		}
+	}
+	ask(t, c, 404, "GET", oven, "")
+}
+
 func TestVirtualResource(t *testing.T) {
 	link := newLink()
 	c := virtualAt(t, link, nil)

@@ -208,7 +208,7 @@ func (b *broker) committed(p *publication, verb wrappers.Verb, res wrappers.Resu
 	direct := false
 	if _, waits := b.pending[p.tag]; waits {
 		switch {
-		case err != nil:
+		case err != nil || res.Waiting: // nobody hears of what waits before it is collapsed
 			delete(b.pending, p.tag)
 		case res.Cursor == "":
 			// Accepted, and no register changed: the stream will not show it.
