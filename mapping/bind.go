@@ -46,7 +46,8 @@ type Bind struct {
 	readable  bool       // an address tells the register
 	carried   []string   // fields that out reads; nil with carriesAll
 	carryAll  bool
-	broken    bool // while loading: it has mistakes
+	meters    []string // fields that an address reports and doesn't show
+	broken    bool     // while loading: it has mistakes
 }
 
 // A mapped field flows both ways through a path and steps that can be inverted.
@@ -63,6 +64,7 @@ type oneWay struct {
 	name string
 	typ  *typ
 	eval eval
+	add  bool // in: by(), an increment
 	rng  hcl.Range
 }
 
@@ -140,6 +142,13 @@ func (b *Bind) Wrappers() []string { return b.wrapperNames }
 // which is "both", "in" or "out".
 func (b *Bind) Options() wrappers.Options { return b.options }
 
+// Meters lists the fields whose total an address of the bind reports and doesn't show, so that who writes there has
+// seen nothing but its own last reading.
+func (b *Bind) Meters() []string { return b.meters }
+
+// Waits tells whether what is written to the bind's registers waits to be collapsed, as far as the files here say.
+func (b *Bind) Waits() bool { return b.decl != nil && b.decl.commit.Waits() }
+
 // HasCreate tells whether CreatePayload adds anything.
 func (b *Bind) HasCreate() bool { return len(b.create) > 0 }
 
@@ -178,7 +187,7 @@ func (b *Bind) Mapped(register string, st engine.StateBlock) []FieldValue {
 	var out []FieldValue
 	for _, m := range st.Value.Members() {
 		if b.Carries(m.Name) {
-			out = append(out, FieldValue{m.Name, m.Value})
+			out = append(out, FieldValue{Field: m.Name, Value: m.Value})
 		}
 	}
 	return out
@@ -209,7 +218,9 @@ func (b *Bind) Clears(cur engine.StateBlock) []string {
 		out = append(out, m.field)
 	}
 	for _, o := range b.ins {
-		out = append(out, o.name)
+		if !o.add { // an increment that is not mentioned is none
+			out = append(out, o.name)
+		}
 	}
 	sort.Strings(out)
 	return slices.Compact(out)

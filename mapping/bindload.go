@@ -95,6 +95,7 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 	known := l.bindKeys(bind, c, first)
 	l.bindMaps(bind, c)
 	l.bindCaptures(bind, first, known, c)
+	bind.meters = bind.metered()
 	bind.options = l.options(c, protocol.Bind, bind.direction)
 	bind.broken = l.Count() > before
 	if bind.broken {
@@ -114,7 +115,7 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 				name := bind.decl.leaf.template.names[ck.index]
 				at := slices.Index(e.template.names, name)
 				if at >= 0 && !slices.ContainsFunc(checks, func(c check) bool { return c.index == at }) {
-					checks = append(checks, check{at, ck.re})
+					checks = append(checks, check{index: at, re: ck.re, as: ck.as})
 				}
 			}
 		}
@@ -456,7 +457,7 @@ func (l *loader) mapField(bind *Bind, field string, expr hclsyntax.Expression, a
 		if bind.direction == "in" {
 			// Only one way is asked for, so that it need not be two-way.
 			l.fits(bind, field, t, got, expr)
-			bind.ins = append(bind.ins, oneWay{field, t, sc.compile(expr), at})
+			bind.ins = append(bind.ins, oneWay{name: field, typ: t, eval: sc.compile(expr), rng: at})
 			return
 		}
 		what := "the whole value"
@@ -524,6 +525,13 @@ func (l *loader) fieldType(bind *Bind, field string, at hcl.Range) *typ {
 
 // fitting tells whether values of one type can be of another.
 func fitting(want, got *typ) bool {
+	if want.kind == setType {
+		// A list of items, or one item.
+		if got.kind == listType || got.kind == setType {
+			return fitting(want.item, got.item)
+		}
+		return fitting(want.item, got)
+	}
 	if want.kind == anyType || got.kind == anyType || want.kind == got.kind {
 		return true
 	}
@@ -585,12 +593,18 @@ func (l *loader) oneWays(bind *Bind, a *hclsyntax.Attribute, w way) []oneWay {
 				return oneWay{}, false
 			}
 		}
+		add := false
+		if call := byCall(expr); call != nil && a.Name == "in" {
+			if expr, add = l.increment(bind, t, call); !add {
+				return oneWay{}, false
+			}
+		}
 		got, ok := sc.check(expr)
 		if !ok {
 			return oneWay{}, false
 		}
 		l.fits(bind, name, t, got, expr)
-		return oneWay{name, t, sc.compile(expr), at}, true
+		return oneWay{name: name, typ: t, eval: sc.compile(expr), add: add, rng: at}, true
 	}
 	obj, ok := a.Expr.(*hclsyntax.ObjectConsExpr)
 	if !ok {

@@ -33,7 +33,7 @@ var functions = map[string]function.Function{
 }
 
 // laterFunctions are named by the language and not in this version.
-var laterFunctions = []string{"by", "new", "date"}
+var laterFunctions = []string{"new", "date"}
 
 // lengthFunc takes texts too.
 var lengthFunc = function.New(&function.Spec{
@@ -242,7 +242,7 @@ func tableRows(expr hclsyntax.Expression) ([]tableRow, error) {
 }
 
 func functionNames() []string {
-	names := append(twoWayNames(), "try", "can", "coalesce", "reg")
+	names := append(twoWayNames(), "by", "try", "can", "coalesce", "reg")
 	for n := range functions {
 		names = append(names, n)
 	}

@@ -164,18 +164,17 @@ func FuzzCodecs(f *testing.F) {
 }
 
 // everything is a set with each construct, to be fed with anything.
-func everything(t testing.TB) *Set {
-	for _, name := range []string{"maps", "sensors"} {
-		ar, err := txtar.ParseFile("testdata/" + name + ".txtar")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range ar.Files {
-			if f.Name == "m.hcl" && name == "maps" {
-				return load(t, string(f.Data))
-			}
+func everything(t testing.TB, name string) *Set {
+	ar, err := txtar.ParseFile("testdata/" + name + ".txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range ar.Files {
+		if f.Name == "m.hcl" {
+			return load(t, string(f.Data))
 		}
 	}
+	t.Fatalf("testdata/%s.txtar has no m.hcl", name)
 	return nil
 }
 
@@ -186,45 +185,56 @@ func FuzzIn(f *testing.F) {
 	f.Add("web", byte(wrappers.Merge), "/count/a", []byte(`7`))
 	f.Add("floor", byte(wrappers.Message), "rtl_433/events", []byte(`{"model":"A","id":1}`))
 	f.Add("web", byte(wrappers.Delete), "/code/B", []byte(``))
-	s := everything(f)
+	f.Add("web", byte(wrappers.Put), "/site/a/b", []byte(`{"peak":3,"tags":["b","a"],"title":["x"],"path":[["x"]],"since":"2026-01-31T13:00:00+01:00"}`))
+	f.Add("web", byte(wrappers.Message), "/site/a/b/add", []byte(`{"add":-2.5,"tag":"x"}`))
+	f.Add("web", byte(wrappers.Message), "/total/a/add", []byte(`1`))
+	f.Add("floor", byte(wrappers.Message), "tags/a/b", []byte(`x,y`))
+	sets := []*Set{everything(f, "maps"), everything(f, "rules")}
 	f.Fuzz(func(t *testing.T, wrapper string, verb byte, address string, raw []byte) {
-		op := &wrappers.Operation{Verb: wrappers.Verb(verb % 9), Address: address, Payload: wrappers.Payload{Raw: raw}}
-		effects, err := s.In(wrapper, op, scriptEnv)
-		if err != nil {
-			if k := wrappers.Kind(err); k != wrappers.ErrInvalid && k != wrappers.ErrUnmapped && k != wrappers.ErrTooLarge {
-				t.Fatal(err)
-			}
-			return
-		}
-		s.Maps(wrapper, op.Verb, "", address)
-		s.Under(wrapper, "", address)
-		for _, e := range effects {
-			if !utf8.ValidString(e.Register) {
-				t.Fatalf("%q", e.Register)
-			}
-			var members []lattice.Member
-			last := ""
-			for i, x := range e.Fields {
-				if i > 0 && x.Field <= last {
-					t.Fatalf("fields out of order: %s", show(effects, nil))
-				}
-				last = x.Field
-				if err := x.Value.Validate(); err != nil {
-					t.Fatal(err)
-				}
-				members = append(members, lattice.Member{Name: x.Field, Value: x.Value})
-			}
-			st := engine.StateBlock{Register: e.Register, Exists: true, Value: lattice.Object(members...)}
-			for _, w := range []string{"floor", "web"} {
-				for _, p := range s.Places(w, e.Register) {
-					if tg, ok := s.At(w, p.Server, p.Address); !ok || tg.Register != e.Register {
-						t.Fatalf("%s appears at %s, which is %s", e.Register, p.Address, tg.Register)
-					}
-					p.Bind.Out(p, st, &op.Payload, scriptEnv)
-				}
-			}
+		for _, s := range sets {
+			feed(t, s, wrapper, verb, address, raw)
 		}
 	})
+}
+
+// feed holds one set to it.
+func feed(t *testing.T, s *Set, wrapper string, verb byte, address string, raw []byte) {
+	op := &wrappers.Operation{Verb: wrappers.Verb(verb % 9), Address: address, Payload: wrappers.Payload{Raw: raw}}
+	effects, err := s.In(wrapper, op, scriptEnv)
+	if err != nil {
+		if k := wrappers.Kind(err); k != wrappers.ErrInvalid && k != wrappers.ErrUnmapped && k != wrappers.ErrTooLarge {
+			t.Fatal(err)
+		}
+		return
+	}
+	s.Maps(wrapper, op.Verb, "", address)
+	s.Under(wrapper, "", address)
+	for _, e := range effects {
+		if !utf8.ValidString(e.Register) {
+			t.Fatalf("%q", e.Register)
+		}
+		var members []lattice.Member
+		last := ""
+		for i, x := range e.Fields {
+			if i > 0 && x.Field <= last {
+				t.Fatalf("fields out of order: %s", show(effects, nil))
+			}
+			last = x.Field
+			if err := x.Value.Validate(); err != nil {
+				t.Fatal(err)
+			}
+			members = append(members, lattice.Member{Name: x.Field, Value: x.Value})
+		}
+		st := engine.StateBlock{Register: e.Register, Exists: true, Value: lattice.Object(members...)}
+		for _, w := range []string{"floor", "web"} {
+			for _, p := range s.Places(w, e.Register) {
+				if tg, ok := s.At(w, p.Server, p.Address); !ok || tg.Register != e.Register {
+					t.Fatalf("%s appears at %s, which is %s", e.Register, p.Address, tg.Register)
+				}
+				p.Bind.Out(p, st, &op.Payload, scriptEnv)
+			}
+		}
+	}
 }
 
 // FuzzLoad: any file gives a set or findings.

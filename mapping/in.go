@@ -303,7 +303,7 @@ func (m *message) effect(f *Effect) error {
 		if err != nil {
 			return refuse("%s: %s", c.field, peerText(err))
 		}
-		f.Fields = append(f.Fields, FieldValue{c.field, v})
+		f.Fields = append(f.Fields, FieldValue{Field: c.field, Value: v})
 	}
 	fixed := len(f.Fields)
 	if b.identity && (m.whole || m.members != nil || m.object) {
@@ -324,8 +324,15 @@ func (m *message) effect(f *Effect) error {
 	for i := range b.ins {
 		o := &b.ins[i]
 		v, err := o.eval(m)
+		if err == nil && o.add && v.Kind() == lattice.NullKind {
+			err = refuse("null can't be added")
+		}
+		n := len(f.Fields)
 		if err == nil {
 			err = m.put(f, o.name, o.typ, v)
+		}
+		if len(f.Fields) > n {
+			f.Fields[n].Add = o.add
 		}
 		if err != nil {
 			return inField(o.name, err)
@@ -424,7 +431,10 @@ func (m *message) put(f *Effect, field string, t *typ, v engine.Value) error {
 		return nil
 	}
 	if m.verb == wrappers.Merge && isObject(v) {
-		v = m.patch(f.Register, field, v)
+		var err error
+		if v, err = m.patch(f.Register, field, t, v); err != nil {
+			return err
+		}
 	}
 	if field == "" && isObject(v) {
 		return refuse("one value is wanted, not an object")
@@ -436,19 +446,22 @@ func (m *message) put(f *Effect, field string, t *typ, v engine.Value) error {
 		}
 		return refuse("%s: %s", field, peerText(err))
 	}
-	f.Fields = append(f.Fields, FieldValue{field, c})
+	f.Fields = append(f.Fields, FieldValue{Field: field, Value: c})
 	return nil
 }
 
 // patch merges an object into the one that the field has (RFC 7386, section 2).
-func (m *message) patch(register, field string, v engine.Value) engine.Value {
+func (m *message) patch(register, field string, t *typ, v engine.Value) (engine.Value, error) {
 	var cur engine.Value
 	if m.env.Register != nil {
 		if st, ok := m.env.Register(register); ok && st.Exists {
 			cur, _ = st.Value.Member(field)
 		}
 	}
-	return mergePatch(cur, v)
+	if t.rule.Kind == lattice.Ask && cur.Kind() == lattice.SetKind {
+		return absent, refuse("%s: %v", field, errSeveral)
+	}
+	return mergePatch(cur, v), nil
 }
 
 func mergePatch(target, patch engine.Value) engine.Value {

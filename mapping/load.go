@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/engine/lattice"
 	"github.com/spooksystems/gateway/mapping/diag"
 	"github.com/spooksystems/gateway/wrappers"
 )
@@ -65,6 +67,13 @@ type decl struct {
 	closed bool
 	fields map[string]*typ
 	value  *typ // of a register that is one value
+
+	pattern    string // matches exactly its registers' names
+	commit     engine.CommitMode
+	deleteWins bool
+	group      string // for regexp.Expand by pattern's groups
+	writers    []string
+	retention  engine.Retention
 }
 
 func (d *decl) names() []string {
@@ -77,7 +86,7 @@ func (d *decl) names() []string {
 }
 
 var (
-	registerLater = []string{"history", "commit", "on_conflict", "group", "domain", "writers", "fold"}
+	registerLater = []string{"domain", "fold"}
 	bindLater     = []string{"each", "every", "poll", "read", "write", "reply", "methods", "mode", "echo", "max_change", "retain", "qos"}
 	bindAttrs     = []string{"codec", "create", "delete", "direction", "events", "first", "in", "key", "map", "match", "out", "when", "wrapper"}
 	topLater      = []string{"test", "access", "user", "link", "pair"}
@@ -135,7 +144,7 @@ type loader struct {
 func source(r hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }
 
 var registerSchema = diag.Schema{
-	What: "register", Attrs: []string{"fields", "type", "match"},
+	What: "register", Attrs: []string{"commit", "fields", "group", "history", "match", "on_conflict", "type", "writers"},
 	Blocks: []diag.Block{{Type: "bind", Labels: []string{"protocol", "address"}}},
 	Later:  registerLater,
 }
@@ -160,18 +169,20 @@ func (l *loader) declare(s diag.Source) {
 		d := &decl{source: source(b.DefRange()), rng: b.DefRange(), leaf: leaf{template: t}}
 		d.leaf.decl = d
 		d.leaf.checks = l.matches(c.Attrs["match"], t.names, t)
+		l.pin(d, c.Attrs["match"])
 		if a := c.Attrs["fields"]; a != nil {
 			d.closed = true
-			d.fields = l.fields(a)
+			d.fields = l.fields(a, l.ruled)
 		}
 		if a := c.Attrs["type"]; a != nil {
 			if d.closed {
 				l.Error(a.NameRange, `"type" beside "fields"`, "A register is one value and has a type, or it has fields.")
 			}
-			if d.value = l.typeOf(a.Expr); d.value.kind == objectType {
+			if d.value = l.ruled(a.Expr); d.value.kind == objectType {
 				l.Error(a.Expr.Range(), "a register that is one value is no object", "Write its members as `fields = { … }`.")
 			}
 		}
+		l.policy(d, c)
 		l.set.decls.eachOverlapping(&d.leaf, func(o *leaf) {
 			if relate(&d.leaf, o) != disjoint {
 				l.Error(b.DefRange(), "registers declared twice", fmt.Sprintf("%q at %s has registers in common with it. Declare each register once; a bind outside of the block names it with `register = \"…\"`.", o.template.text, o.decl.source))
@@ -184,7 +195,7 @@ func (l *loader) declare(s diag.Source) {
 	}
 }
 
-func (l *loader) fields(a *hclsyntax.Attribute) map[string]*typ {
+func (l *loader) fields(a *hclsyntax.Attribute, typeOf func(hclsyntax.Expression) *typ) map[string]*typ {
 	out := map[string]*typ{}
 	obj, ok := a.Expr.(*hclsyntax.ObjectConsExpr)
 	if !ok {
@@ -200,16 +211,14 @@ func (l *loader) fields(a *hclsyntax.Attribute) map[string]*typ {
 		case out[name] != nil:
 			l.Error(item.KeyExpr.Range(), fmt.Sprintf("the field %q stands there twice", name), "")
 		}
-		out[name] = l.typeOf(item.ValueExpr)
+		out[name] = typeOf(item.ValueExpr)
 	}
 	return out
 }
 
 var typeNames = map[string]typeKind{"string": stringType, "number": numberType, "bool": boolType, "bytes": bytesType, "time": timeType, "any": anyType}
 
-var laterRules = []string{"first", "max", "min", "sum", "union", "ask", "priority"}
-
-// typeOf reads a type; what can't be read is reported and taken for any.
+// typeOf reads a type without a rule; what can't be read is reported and taken for any.
 func (l *loader) typeOf(expr hclsyntax.Expression) *typ {
 	if t, ok := expr.(*hclsyntax.TemplateExpr); ok && t.IsStringLiteral() {
 		v, _ := t.Value(nil)
@@ -220,7 +229,11 @@ func (l *loader) typeOf(expr hclsyntax.Expression) *typ {
 		if k, ok := typeNames[word]; ok {
 			return &typ{kind: k}
 		}
-		names := []string{"enum", "list", "object", "latest"}
+		if i := slices.Index(lattice.RuleNames(), word); i >= 0 {
+			l.Error(expr.Range(), fmt.Sprintf("the rule %s without a type", word), fmt.Sprintf("Write it around one, as in `%s`.", ruleUsage[i]))
+			return anything
+		}
+		names := []string{"enum", "list", "object"}
 		for n := range typeNames {
 			names = append(names, n)
 		}
@@ -240,8 +253,10 @@ func (l *loader) typeOf(expr hclsyntax.Expression) *typ {
 		return l.typeOf(call.Args[0])
 	}
 	switch {
-	case call.Name == "latest":
-		return one()
+	case slices.Contains(lattice.RuleNames(), call.Name):
+		l.Error(call.NameRange, fmt.Sprintf("the rule %s() inside of a type or a rule", call.Name),
+			"A field has one rule, around its whole type: `max(number)`, not `list(max(number))`.")
+		return anything
 	case call.Name == "list":
 		return &typ{kind: listType, item: one()}
 	case call.Name == "enum":
@@ -264,14 +279,12 @@ func (l *loader) typeOf(expr hclsyntax.Expression) *typ {
 	case call.Name == "object":
 		if len(call.Args) == 1 {
 			if obj, ok := call.Args[0].(*hclsyntax.ObjectConsExpr); ok {
-				return &typ{kind: objectType, members: l.fields(&hclsyntax.Attribute{Name: "object", Expr: obj, SrcRange: call.Range()})}
+				return &typ{kind: objectType, members: l.fields(&hclsyntax.Attribute{Name: "object", Expr: obj, SrcRange: call.Range()}, l.typeOf)}
 			}
 		}
 		l.Error(call.Range(), "object() takes its members in braces", "As in object({ x = number, y = number }).")
-	case slices.Contains(laterRules, call.Name):
-		l.Later(call.NameRange, fmt.Sprintf("the rule %s()", call.Name))
 	default:
-		l.Unknown(call.NameRange, "type", call.Name, append([]string{"enum", "list", "object", "latest", "string", "number", "bool", "bytes", "time", "any"}, laterRules...))
+		l.Unknown(call.NameRange, "type", call.Name, append([]string{"enum", "list", "object", "string", "number", "bool", "bytes", "time", "any"}, lattice.RuleNames()...))
 	}
 	return anything
 }
@@ -311,7 +324,7 @@ func (l *loader) matches(a *hclsyntax.Attribute, names []string, t *template) []
 			continue
 		}
 		if i := slices.Index(t.names, name); i >= 0 {
-			out = append(out, check{i, re})
+			out = append(out, check{index: i, re: re})
 		}
 	}
 	return out
@@ -498,22 +511,31 @@ func (s *Set) finish() {
 		w.ignores.root.all(func(l *leaf) { parts = append(parts, "ignore "+w.info.Name+" "+l.template.text) })
 	}
 	for _, d := range s.declared {
-		parts = append(parts, d.meaning())
+		parts = append(parts, d.meaning()+d.policies())
 	}
 	sort.Strings(parts)
 	s.hash = digest(parts...)
 }
 
-// meaning is the declaration in one text.
+// policies are what a declaration says beside its types; "" where that is nothing.
+func (d *decl) policies() string {
+	var b strings.Builder
+	if d.commit.Waits() || d.deleteWins || d.group != "" || len(d.writers) > 0 || d.retention != (engine.Retention{}) {
+		fmt.Fprintf(&b, " %s %v %q %q %d %d", d.commit, d.deleteWins, d.group, d.writers, d.retention.Age, d.retention.Count)
+	}
+	return b.String()
+}
+
+// meaning is what the declaration says of its registers' values, in one text.
 func (d *decl) meaning() string {
 	var b strings.Builder
 	b.WriteString(d.leaf.template.text)
 	if d.value != nil {
-		b.WriteString(" type " + d.value.String())
+		b.WriteString(" type " + d.value.declared())
 	}
 	if d.closed {
 		for _, n := range d.names() {
-			fmt.Fprintf(&b, " %q=%s", n, d.fields[n])
+			fmt.Fprintf(&b, " %q=%s", n, d.fields[n].declared())
 		}
 	}
 	return b.String()

@@ -41,6 +41,7 @@ type Place struct {
 type FieldValue struct {
 	Field string // "" for a register that is one value
 	Value engine.Value
+	Add   bool // by(): the field grows by the value, of which its writer need not have seen anything
 }
 
 // An Effect is what one operation means for one register.

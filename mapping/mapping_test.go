@@ -81,7 +81,11 @@ func show(effects []Effect, err error) string {
 			if f.Value.IsAbsent() {
 				v = "cleared"
 			}
-			line += fmt.Sprintf(" %s=%s", f.Field, v)
+			sign := "="
+			if f.Add {
+				sign = "+="
+			}
+			line += fmt.Sprintf(" %s%s%s", f.Field, sign, v)
 		}
 		if e.Dropped > 0 {
 			line += fmt.Sprintf(" dropped=%d", e.Dropped)

@@ -3,6 +3,7 @@ package mapping
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/engine/lattice"
@@ -25,7 +26,7 @@ func (b *Bind) Out(p Place, st engine.StateBlock, prev *wrappers.Payload, env En
 	}
 	doc, err := m.document(st, prev, k)
 	if err != nil {
-		return pay, false, err
+		return pay, false, b.unsettled(st, err)
 	}
 	if b.codec == autoCodec {
 		switch {
@@ -49,7 +50,29 @@ func (b *Bind) Out(p Place, st engine.StateBlock, prev *wrappers.Payload, env En
 	}
 	pay.Raw, err = k.encode(doc, b.form)
 	pay.Type = k.mediaType()
-	return pay, err == nil, err
+	return pay, err == nil, b.unsettled(st, err)
+}
+
+// unsettled gives the reason behind an error where it is that a field has several values.
+func (b *Bind) unsettled(st engine.StateBlock, err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, f := range b.Mapped(st.Register, st) {
+		if t := b.typeOf(f.Field); t == nil || t.rule.Kind != lattice.Ask || f.Value.Kind() != lattice.SetKind {
+			continue
+		}
+		name := f.Field
+		if name == "" {
+			name = st.Register
+		}
+		words := make([]string, f.Value.Len())
+		for i, v := range f.Value.Items() {
+			words[i] = brief(v)
+		}
+		return wrappers.Refuse(wrappers.ErrConflict, fmt.Sprintf("%s has several values, of writers who did not know of each other: %s. Choose one of them", name, strings.Join(words, ", ")))
+	}
+	return err
 }
 
 // outward fills in what is known on the way out.
@@ -142,11 +165,9 @@ func (m *message) document(st engine.StateBlock, prev *wrappers.Payload, k codec
 			v, _ = state.Member(p.field)
 		}
 		if !v.IsAbsent() {
-			for j := len(p.steps) - 1; j >= 0; j-- {
-				var err error
-				if v, err = p.steps[j].put(v); err != nil {
-					return absent, fmt.Errorf("%s: %s", p.field, peerText(err))
-				}
+			var err error
+			if v, err = p.back(v); err != nil {
+				return absent, fmt.Errorf("%s: %s", p.field, peerText(err))
 			}
 		}
 		doc = setPath(doc, p.path, v)
@@ -167,6 +188,26 @@ func (m *message) document(st engine.StateBlock, prev *wrappers.Payload, k codec
 		doc = lattice.Object()
 	}
 	return doc, nil
+}
+
+// back leads from a mapped field to the payload; of siblings, each.
+func (p *mapped) back(v engine.Value) (engine.Value, error) {
+	var err error
+	if len(p.steps) > 0 && p.typ.rule.Kind == lattice.Ask && v.Kind() == lattice.SetKind {
+		items := make([]engine.Value, v.Len())
+		for i, item := range v.Items() {
+			if items[i], err = p.back(item); err != nil {
+				return v, err
+			}
+		}
+		return lattice.Set(items...), nil
+	}
+	for j := len(p.steps) - 1; j >= 0; j-- {
+		if v, err = p.steps[j].put(v); err != nil {
+			return v, err
+		}
+	}
+	return v, nil
 }
 
 // names tells whether a capture of text("…") is part of the register's name.

@@ -145,7 +145,7 @@ func relatePieces(a *leaf, la string, sa *shape, fa int, b *leaf, lb string, sb 
 			return disjoint
 		}
 		for i, v := range raw {
-			if re := a.check(fa + i); re != nil && !re.MatchString(v) {
+			if slices.ContainsFunc(a.checks, func(c check) bool { return c.index == fa+i && !c.matches(v) }) {
 				return disjoint
 			}
 		}

@@ -94,6 +94,10 @@ func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
 		switch {
 		case slices.Contains(laterFunctions, c.Name):
 			bad(func() { sc.log.Later(c.NameRange, c.Name+"()") })
+		case c.Name == "by":
+			bad(func() {
+				sc.log.Error(c.NameRange, "by() stands around a whole entry of `in`, and nowhere else", "As in `in = { litres = by(payload.add) }`. An increment has no way back.")
+			})
 		case !known:
 			bad(func() { sc.log.Unknown(c.NameRange, "function", c.Name, functionNames()) })
 		case c.Name == "reg" && sc.way != inward:

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/engine/lattice"
 	"github.com/spooksystems/gateway/wrappers"
 )
 
@@ -54,7 +55,7 @@ func (e *entry) places(out []Place, raw *captures) []Place {
 		return out
 	}
 	for _, c := range e.checks {
-		if !c.re.MatchString(caps[e.slots[c.index]]) {
+		if !c.matches(caps[e.slots[c.index]]) {
 			return out
 		}
 	}
@@ -234,7 +235,7 @@ func (e *entry) under(segs []string, server string) (string, bool) {
 		}
 		for k := range n {
 			for _, c := range e.checks {
-				if c.index == s.first+k && !c.re.MatchString(raw[k]) {
+				if c.index == s.first+k && !c.matches(raw[k]) {
 					return "", false
 				}
 			}
@@ -313,12 +314,12 @@ func (s *Set) Declarations() []Declaration {
 func (d *decl) public() Declaration {
 	p := Declaration{Register: d.leaf.template.text, Source: d.source}
 	if d.value != nil {
-		p.Type = d.value.String()
+		p.Type = d.value.declared()
 	}
 	if d.closed {
 		p.Fields = map[string]string{}
 		for n, t := range d.fields {
-			p.Fields[n] = t.String()
+			p.Fields[n] = t.declared()
 		}
 	}
 	return p
@@ -333,8 +334,8 @@ func (s *Set) Declared(register string) (Declaration, bool) {
 	return f.leaf.decl.public(), true
 }
 
-// Check holds a write that comes over the daemon's door against the declared types. It converts
-// nothing: a value of another type is an ErrInvalid of package engine.
+// Check holds a write that comes over the daemon's door against the declared types and rules. It converts
+// nothing: a value of another type is an ErrInvalid of package engine. What is put back is not checked: it was there.
 func (s *Set) Check(register string, ops []engine.Op) error {
 	var f finding
 	if !s.decls.find(register, &f) {
@@ -343,10 +344,10 @@ func (s *Set) Check(register string, ops []engine.Op) error {
 	d := f.leaf.decl
 	for i := range ops {
 		op := &ops[i]
-		if op.Register != register || op.Kind != engine.OpPut {
+		if op.Register != register || op.Kind != engine.OpPut && op.Kind != engine.OpAdd {
 			continue
 		}
-		var t *typ
+		t := anything
 		switch {
 		case d.closed:
 			if t = d.fields[op.Field]; t == nil {
@@ -359,16 +360,14 @@ func (s *Set) Check(register string, ops []engine.Op) error {
 			if t = d.value; op.Field != "" {
 				return fmt.Errorf("%w: %s is one value and has no field %q (%s)", engine.ErrInvalid, register, op.Field, d.source)
 			}
-		default:
+		case op.Kind == engine.OpPut:
 			continue
 		}
-		dropped := 0
-		v, err := t.convert(op.Value, exact, &dropped)
-		if err == nil && (dropped > 0 || !v.Equal(op.Value)) {
-			err = fmt.Errorf("%s is not %s as it is stored", brief(op.Value), article(t.String()))
-			if t.kind == timeType {
-				err = fmt.Errorf("%s is not in the form that is stored: %s", brief(op.Value), brief(v))
-			}
+		var err error
+		if op.Kind == engine.OpAdd && t.rule.Kind != lattice.Sum && t.rule.Kind != lattice.Union {
+			err = fmt.Errorf("its rule is %s: only sums and unions are added to", t.rule.Kind)
+		} else {
+			err = t.stored(op.Value)
 		}
 		if err != nil {
 			name := op.Field
@@ -379,4 +378,30 @@ func (s *Set) Check(register string, ops []engine.Op) error {
 		}
 	}
 	return nil
+}
+
+// stored says why a value is none of the type as registers keep it. Of a set, a list and a single item will do.
+func (t *typ) stored(v engine.Value) error {
+	dropped := 0
+	c, err := t.convert(v, exact, &dropped)
+	switch {
+	case err != nil:
+		return err
+	case t.kind == setType:
+		items := []engine.Value{v}
+		if k := v.Kind(); k == lattice.ListKind || k == lattice.SetKind {
+			items = v.Items()
+		}
+		for _, item := range items {
+			if err := t.item.stored(item); err != nil {
+				return err
+			}
+		}
+		return nil
+	case dropped == 0 && c.Equal(v):
+		return nil
+	case t.kind == timeType:
+		return fmt.Errorf("%s is not in the form that is stored: %s", brief(v), brief(c))
+	}
+	return fmt.Errorf("%s is not %s as it is stored", brief(v), article(t.String()))
 }

@@ -123,7 +123,7 @@ func TestAccessors(t *testing.T) {
 		t.Error("carries")
 	}
 	st := state(t, "r/1", `{"a":1,"b":"x"}`)
-	if got := fmt.Sprint(b.Mapped("r/1", st)); got != "[{a 1}]" {
+	if got := fmt.Sprint(b.Mapped("r/1", st)); got != "[{a 1 false}]" {
 		t.Errorf("got %s", got)
 	}
 	if got := b.Clears(st); got != nil {
@@ -173,7 +173,7 @@ func TestTooManyBinds(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
-	s := everything(t)
+	s := everything(t, "maps")
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {

@@ -54,6 +54,16 @@ type leaf struct {
 type check struct {
 	index int // in template.names
 	re    *regexp.Regexp
+	// as, of a register block, makes of the capture the text that stands in the register's name, which is what the
+	// engine sees. Nil: it is the same.
+	as *escaper
+}
+
+func (c *check) matches(value string) bool {
+	if c.as != nil && !c.as.clean(value) {
+		return c.re.Match(c.as.append(nil, value))
+	}
+	return c.re.MatchString(value)
 }
 
 func (t *tree) insert(l *leaf) {
@@ -266,7 +276,7 @@ func (t *tree) take(l *leaf, f *finding) bool {
 		if !ok {
 			break
 		}
-		ok = c.re.MatchString(f.raw[c.index])
+		ok = c.matches(f.raw[c.index])
 	}
 	if ok && f.all {
 		f.hits = append(f.hits, hit{l, f.raw})

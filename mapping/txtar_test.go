@@ -5,8 +5,10 @@ import (
 	"encoding/hex"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +33,9 @@ var update = flag.Bool("update", false, "rewrite what testdata/*.txtar want")
 //	at WRAPPER ADDRESS
 //	under WRAPPER PREFIX
 //	check REGISTER FIELD VALUE
+//	add REGISTER FIELD VALUE               check of an increment
 //	clears REGISTER STATE                  per bind, what it maps inward
+//	rules                                  what the engine is told of the registers
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -80,6 +84,8 @@ func scriptWrappers(t *testing.T, comment string) []WrapperInfo {
 			switch k {
 			case "base":
 				w.Base = v
+			case "asked": // attached
+				w.Listens, w.Upstream = false, true
 			case "servers":
 				w.Servers = strings.Split(v, ",")
 			default:
@@ -218,10 +224,14 @@ func command(t *testing.T, set *Set, line string) string {
 			lines = append(lines, fmt.Sprintf("%s %q", u.Bind.Address(), u.RegisterPrefix))
 		}
 		return strings.Join(lines, "\n")
-	case "check":
+	case "check", "add":
 		register, field := word(), word()
 		v := state(t, register, line).Value
-		err := set.Check(register, []engine.Op{{Register: register, Kind: engine.OpPut, Field: strings.Trim(field, "-"), Value: v}})
+		kind := engine.OpPut
+		if cmd == "add" {
+			kind = engine.OpAdd
+		}
+		err := set.Check(register, []engine.Op{{Register: register, Kind: kind, Field: strings.Trim(field, "-"), Value: v}})
 		return fmt.Sprint(err)
 	case "clears":
 		register := word()
@@ -229,6 +239,30 @@ func command(t *testing.T, set *Set, line string) string {
 		var lines []string
 		for _, b := range set.Binds() {
 			lines = append(lines, fmt.Sprintf("%s in=%v out=%v [%s]", b.Address(), b.Inward(), b.Outward(), strings.Join(b.Clears(st), " ")))
+			if m := b.Meters(); len(m) > 0 {
+				lines[len(lines)-1] += fmt.Sprintf(" meters %q", m)
+			}
+		}
+		return strings.Join(lines, "\n")
+	case "rules":
+		var lines []string
+		for _, d := range set.Rules() {
+			lines = append(lines, d.Template+" at "+d.Source, "  "+d.Pattern)
+			say := func(what string, x any, unless string) {
+				if text := fmt.Sprint(x); text != unless {
+					lines = append(lines, "  "+what+" "+text)
+				}
+			}
+			say("prefix", d.Prefix, "")
+			say("value", d.Value, "latest")
+			for _, name := range slices.Sorted(maps.Keys(d.Fields)) {
+				say(name, d.Fields[name], "")
+			}
+			say("commit", d.Commit, "auto")
+			say("delete wins", d.DeleteWins, "false")
+			say("group", d.Group, "")
+			say("writers", d.Writers, "[]")
+			say("history", d.Retention, "{0s 0}")
 		}
 		return strings.Join(lines, "\n")
 	}
@@ -269,6 +303,15 @@ func TestShipped(t *testing.T) {
 		{"in floor message devices/pump-7/reported {\"speed\":1180}", "device/pump-7 reported={\"speed\":1180}"},
 		{"out floor device/pump-7 {\"desired\":{\"speed\":1200}}", "devices/pump-7/desired: {\"speed\":1200} application/json [desired]"},
 		{"in floor message devices/pump-7/desired {\"speed\":1}", "no bind maps this address: no bind maps this address"},
+		{"in web put /v1/peak/m1 {\"value\":7}", "peak/m1 whole value=7"},
+		{"in web message /v1/stock/bolts/add {\"add\":5}", "stock/bolts value+=5"},
+		{"in floor message stock/bolts/add {\"add\":-2}", "stock/bolts value+=-2"},
+		{"in floor message scale/bolts 3", "stock/bolts value=3"},
+		{"places floor stock/bolts", "stock/bolts"},
+		{"in floor message tags/d1/add round", "tags/d1 value+=[\"round\"]"},
+		{"in web put /v1/tags/d1 {\"value\":[\"red\",\"big\"]}", "tags/d1 whole value=[\"big\",\"red\"]"},
+		{"out web title/d1 {\"value\":{\"$set\":[\"Ovens\",\"Kilns\"]}}", "/v1/title/d1: {\"value\":[\"Kilns\",\"Ovens\"]} application/json [value]"},
+		{"in web put /v1/title/d1 {\"value\":[\"Kilns\",\"Ovens\"]}", "invalid: value: these are several values, of writers who did not know of each other: choose one of them"},
 	} {
 		if got := command(t, set, line.cmd); got != line.want {
 			t.Errorf("%s\ngot  %s\nwant %s", line.cmd, got, line.want)

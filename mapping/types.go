@@ -2,6 +2,7 @@ package mapping
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -33,14 +34,16 @@ const (
 	enumType
 	listType
 	objectType
+	setType // of union
 )
 
-// A typ is a declared type.
+// A typ is a declared type, with the rule around it.
 type typ struct {
 	kind    typeKind
 	words   []string        // enum
-	item    *typ            // list
+	item    *typ            // list, set
 	members map[string]*typ // object
+	rule    engine.CollapseRule
 }
 
 var anything = &typ{}
@@ -67,8 +70,21 @@ func (t *typ) String() string {
 			names[i] = n + " = " + t.members[n].String()
 		}
 		return "object({" + strings.Join(names, ", ") + "})"
+	case setType:
+		return "union(" + t.item.String() + ")"
 	}
 	return "any"
+}
+
+// declared is the type with its rule, as the user writes it.
+func (t *typ) declared() string {
+	switch t.rule.Kind {
+	case lattice.Latest, lattice.Union:
+		return t.String()
+	case lattice.Priority:
+		return "priority(" + t.String() + ", " + strings.Join(quoteAll(t.rule.Ranks), ", ") + ")"
+	}
+	return t.rule.Kind.String() + "(" + t.String() + ")"
 }
 
 func (t *typ) names() []string {
@@ -93,6 +109,9 @@ const (
 // convert gives v the declared type where nothing is lost by it. dropped counts members that a
 // typed object has no place for.
 func (t *typ) convert(v engine.Value, from flavour, dropped *int) (engine.Value, error) {
+	if t.rule.Kind == lattice.Ask && t.several(v) {
+		return v, errSeveral
+	}
 	k := v.Kind()
 	switch t.kind {
 	case anyType:
@@ -189,7 +208,43 @@ func (t *typ) convert(v engine.Value, from flavour, dropped *int) (engine.Value,
 			return lattice.Object(members...), nil
 		}
 	}
+	if t.kind == setType {
+		return t.convertSet(v, from, dropped)
+	}
 	return v, fmt.Errorf("%s is %s, not %s", brief(v), kindName(v), article(t.String()))
+}
+
+// convertSet takes a list or a set of items, or one item.
+func (t *typ) convertSet(v engine.Value, from flavour, dropped *int) (engine.Value, error) {
+	items := []engine.Value{v}
+	if k := v.Kind(); k == lattice.ListKind || k == lattice.SetKind {
+		items = slices.Clone(v.Items())
+	}
+	for i, item := range items {
+		switch item.Kind() {
+		case lattice.NullKind, lattice.ListKind, lattice.SetKind, lattice.ObjectKind:
+			return v, fmt.Errorf("%s is %s and can't be an item of %s", brief(item), kindName(item), article(t.String()))
+		}
+		var err error
+		if items[i], err = t.item.convert(item, from, dropped); err != nil {
+			return v, err
+		}
+	}
+	return lattice.Set(items...), nil
+}
+
+// errSeveral: siblings came in as if they were a value.
+var errSeveral = errors.New("these are several values, of writers who did not know of each other: choose one of them")
+
+// several tells whether v is what siblings look like to who reads them: a list of values of the type.
+func (t *typ) several(v engine.Value) bool {
+	switch v.Kind() {
+	case lattice.SetKind:
+		return true
+	case lattice.ListKind:
+		return t.kind != listType || v.Len() > 0 && !slices.ContainsFunc(v.Items(), func(item engine.Value) bool { return item.Kind() != lattice.ListKind })
+	}
+	return false
 }
 
 func timeValue(at time.Time) engine.Value {
@@ -262,12 +317,18 @@ func (t *typ) samples() []engine.Value {
 			}
 		}
 		return []engine.Value{lattice.Object(members...)}
+	case setType:
+		items := t.item.samples()
+		return []engine.Value{lattice.Set(), lattice.Set(items[0]), lattice.Set(slices.Clone(items)...)}
 	}
 	return []engine.Value{num("21.5"), lattice.Int(7), lattice.String("on"), lattice.Bool(true)}
 }
 
 // cty gives the type for HCL's own evaluation with unknown values.
 func (t *typ) cty() cty.Type {
+	if t.rule.Kind == lattice.Ask {
+		return cty.DynamicPseudoType // one value, or several
+	}
 	switch t.kind {
 	case stringType, timeType, enumType:
 		return cty.String
