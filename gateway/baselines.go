@@ -14,7 +14,9 @@ const (
 	tableConflict = "conflict" // wrapper, server, address, register: sides that differ at first contact
 	tableCursor   = "cursor"   // wrapper: write-back has settled everything up to here
 	tableIntent   = "intent"   // wrapper, number: a write on its way to a real server
+	tableReading  = "reading"  // wrapper, server, address, register, field: what an address of a virtual wrapper last reported of a sum
 	tableParked   = "parked"   // id: an operation that could not be applied
+	tableTold     = "told"     // register, wrapper, server, address: the state that the server took last, and when
 	tableWrapper  = "wrapper"  // wrapper, key: the wrapper's own records
 )
 

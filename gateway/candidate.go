@@ -13,8 +13,8 @@ import (
 
 // candidate turns what a peer asked of a virtual wrapper into one write. The writer has seen what
 // is committed here.
-func (l *link) candidate(ctx context.Context, op *wrappers.Operation) (engine.Write, error) {
-	var w engine.Write
+func (l *link) candidate(ctx context.Context, op *wrappers.Operation) (*draft, error) {
+	w := &draft{link: l}
 	parts := op.Parts
 	if len(parts) == 0 {
 		parts = []wrappers.Operation{*op}
@@ -22,7 +22,7 @@ func (l *link) candidate(ctx context.Context, op *wrappers.Operation) (engine.Wr
 	for i := range parts {
 		part := &parts[i]
 		if part.Verb == wrappers.Rename {
-			if err := l.rename(ctx, part, &w); err != nil {
+			if err := l.rename(ctx, part, w); err != nil {
 				return w, err
 			}
 			continue
@@ -32,18 +32,19 @@ func (l *link) candidate(ctx context.Context, op *wrappers.Operation) (engine.Wr
 			return w, err
 		}
 		for _, e := range effects {
-			if err := l.add(ctx, part, e, &w); err != nil {
+			if err := l.add(ctx, part, e, w); err != nil {
 				return w, err
 			}
 		}
 	}
 	w.By = l.cause(op, w.By.Source)
 	w.Tag = op.Tag
+	w.keep()
 	return w, nil
 }
 
 // add appends what one effect does to its register.
-func (l *link) add(ctx context.Context, op *wrappers.Operation, e mapping.Effect, w *engine.Write) error {
+func (l *link) add(ctx context.Context, op *wrappers.Operation, e mapping.Effect, w *draft) error {
 	if w.By.Source == "" {
 		w.By.Source = e.Bind.Source()
 	}
@@ -72,7 +73,7 @@ func (l *link) add(ctx context.Context, op *wrappers.Operation, e mapping.Effect
 			// Which fields remain was decided from cur: nobody may have come between.
 			w.If = append(w.If, engine.Precondition{Register: e.Register, Match: []engine.StateID{cur.ID}})
 		}
-		return nil
+		return w.report(op, e, nil, len(ops) > 0)
 	case e.Whole && e.Bind.Open():
 		only := engine.Op{Register: e.Register, Kind: engine.OpOnly}
 		for _, f := range e.Fields {
@@ -89,13 +90,16 @@ func (l *link) add(ctx context.Context, op *wrappers.Operation, e mapping.Effect
 		}
 	}
 	for _, f := range e.Fields {
-		if f.Value.IsAbsent() {
-			w.Ops = append(w.Ops, engine.Op{Register: e.Register, Kind: engine.OpRemove, Field: f.Field})
-		} else {
-			w.Ops = append(w.Ops, engine.Op{Register: e.Register, Kind: engine.OpPut, Field: f.Field, Value: f.Value})
+		o := engine.Op{Register: e.Register, Kind: engine.OpPut, Field: f.Field, Value: f.Value}
+		switch {
+		case f.Value.IsAbsent():
+			o.Kind = engine.OpRemove
+		case f.Add:
+			o.Kind = engine.OpAdd
 		}
+		w.Ops = append(w.Ops, o)
 	}
-	return nil
+	return w.report(op, e, w.Ops[len(w.Ops)-len(e.Fields):], e.Whole)
 }
 
 // deleteOps clears what the bind maps; the register goes with its last field. Nil: there is
@@ -143,7 +147,7 @@ func fieldsOf(st engine.StateBlock) []string {
 }
 
 // precondition turns a peer's versions into a check that the sequencer makes with the commit.
-func (l *link) precondition(p wrappers.Precondition, e mapping.Effect, cur engine.StateBlock, w *engine.Write) error {
+func (l *link) precondition(p wrappers.Precondition, e mapping.Effect, cur engine.StateBlock, w *draft) error {
 	if len(p.Match)+len(p.Differ) == 0 {
 		return nil
 	}
@@ -185,7 +189,7 @@ func (l *link) precondition(p wrappers.Precondition, e mapping.Effect, cur engin
 }
 
 // rename is one candidate: what the old register's bind maps goes, and the new register gets it.
-func (l *link) rename(ctx context.Context, op *wrappers.Operation, w *engine.Write) error {
+func (l *link) rename(ctx context.Context, op *wrappers.Operation, w *draft) error {
 	from, ok := l.set().At(l.name, op.Server, op.Address)
 	if !ok {
 		return wrappers.ErrUnmapped
@@ -218,7 +222,8 @@ func (l *link) rename(ctx context.Context, op *wrappers.Operation, w *engine.Wri
 	for _, f := range fields {
 		w.Ops = append(w.Ops, engine.Op{Register: to.Register, Kind: engine.OpPut, Field: f.Field, Value: f.Value})
 	}
-	return nil
+	// The other register may have other rules: siblings, say, are no value of its own.
+	return kind(l.set().Check(to.Register, w.Ops))
 }
 
 // sequence gives the candidate of an operation its place. A precondition may be the gateway's own:
@@ -226,13 +231,15 @@ func (l *link) rename(ctx context.Context, op *wrappers.Operation, w *engine.Wri
 func (l *link) sequence(ctx context.Context, op *wrappers.Operation) (w engine.Write, wait func() (engine.Receipt, error), err error) {
 	const looks = 16
 	for try := 1; ; try++ {
-		if w, err = l.candidate(ctx, op); err != nil {
-			return w, nil, err
+		d, err := l.candidate(ctx, op)
+		w = d.Write
+		if err != nil || len(w.Ops) == 0 {
+			d.sequenced(false)
+			return w, func() (engine.Receipt, error) { return engine.Receipt{}, nil }, err
 		}
-		if len(w.Ops) == 0 {
-			return w, func() (engine.Receipt, error) { return engine.Receipt{}, nil }, nil
-		}
-		if _, wait, err = l.store.Submit(ctx, w); err == nil {
+		_, wait, err = l.store.Submit(ctx, w)
+		d.sequenced(err == nil)
+		if err == nil {
 			return w, wait, nil
 		}
 		err = kind(err)

@@ -58,6 +58,13 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 	if b.waits(p.Bind) {
 		return wrappers.Change{}, false, errWaits
 	}
+	if st.Waiting > 0 {
+		// What the server took from its own peers is not written over while it waits; the commit that collapses it
+		// makes the spot due again.
+		if theirs, err := b.undecided(ctx, d.register, &base); err != nil || theirs {
+			return wrappers.Change{}, false, err
+		}
+	}
 	if len(base.Sent) >= engine.MaxSent && l.info.Protocol.Feed && !b.lost(d) {
 		return wrappers.Change{}, false, errWaits
 	}
@@ -115,6 +122,19 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 		l.keepQuietly(l.base.sending(d.spot, base))
 	}
 	return b.fly(d, p.Bind, c), true, nil
+}
+
+// undecided tells whether the server shows something that waits to be collapsed.
+func (b *writeBack) undecided(ctx context.Context, register string, base *engine.Baseline) (bool, error) {
+	for p, err := range b.l.store.Pending(ctx, engine.PendingQuery{Prefix: register, Limit: math.MaxInt32}) {
+		if err != nil {
+			return false, err
+		}
+		if p.Register == register && base.Bears(p.Dot) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // event finds the oldest change that a bind with events has not told yet.
@@ -175,7 +195,7 @@ func (b *writeBack) done(ctx context.Context, d *due, c wrappers.Change, e wrapp
 			base.Exists = nil
 		}
 	}
-	l.keepQuietly(l.base.record(d.spot, base))
+	l.keepQuietly(l.base.record(d.spot, base), toldRecord(l, d))
 	l.parking.cleared(l, d)
 	l.emit(Event{
 		Time: time.Now(), Kind: Out, Protocol: l.info.Protocol.Name, Wrapper: l.name, Verb: outVerb(c), Server: d.server, Address: d.address,

@@ -35,7 +35,7 @@ func errorForm(err error, m wire.Message) *wire.Error {
 	// The links' kinds, in the engine's words: one set of codes for all methods.
 	for from, to := range map[error]error{
 		wrappers.ErrNotFound: engine.ErrNotFound, wrappers.ErrInvalid: engine.ErrInvalid, wrappers.ErrConflict: engine.ErrConflict,
-		wrappers.ErrTooLarge: engine.ErrTooLarge, wrappers.ErrUnavailable: engine.ErrUnavailable, wrappers.ErrDenied: engine.ErrInvalid,
+		wrappers.ErrTooLarge: engine.ErrTooLarge, wrappers.ErrUnavailable: engine.ErrUnavailable, wrappers.ErrDenied: engine.ErrDenied,
 	} {
 		if errors.Is(err, from) {
 			return wire.FromError(&kindError{err, to}, register)
@@ -60,6 +60,7 @@ func stateCalls(state engine.State, admit func(*session, *engine.Write) error) m
 	return map[string]method{
 		"readState": c.readState, "writeState": c.writeState, "observe": c.observe, "unobserve": c.unobserve,
 		"list": c.list, "history": c.history, "cursor": c.cursor,
+		"pending": c.pending, "collapse": c.collapse, "stateAt": c.stateAt, "revert": c.revert, "explain": c.explain, "backup": c.backup,
 		"close": func(context.Context, *session, json.RawMessage) (any, error) { return nil, nil },
 	}
 }
@@ -257,12 +258,15 @@ func (g *Gateway) gatewayCalls() map[string]method {
 		return map[string]any{"contacts": g.links.Contacts()}, nil
 	}
 	calls["tap"] = g.callTap
-	write := calls["writeState"]
-	calls["writeState"] = func(ctx context.Context, s *session, p json.RawMessage) (any, error) {
-		began := time.Now()
-		result, err := write(ctx, s, p)
-		g.told(s, result, err, time.Since(began))
-		return result, err
+	calls["explain"] = g.callExplain
+	for _, name := range []string{"writeState", "collapse", "revert"} {
+		write := calls[name]
+		calls[name] = func(ctx context.Context, s *session, p json.RawMessage) (any, error) {
+			began := time.Now()
+			result, err := write(ctx, s, p)
+			g.wrote(s, result, err, time.Since(began))
+			return result, err
+		}
 	}
 	return calls
 }
@@ -288,8 +292,8 @@ func (g *Gateway) admit(s *session, w *engine.Write) error {
 	return nil
 }
 
-// told makes an event of a write over the socket, as the links do for theirs.
-func (g *Gateway) told(s *session, result any, err error, took time.Duration) {
+// wrote makes an event of a write over the socket, as the links do for theirs.
+func (g *Gateway) wrote(s *session, result any, err error, took time.Duration) {
 	e := Event{Time: time.Now(), Kind: Set, Protocol: "daemon", Principal: s.principal, Verb: wrappers.Merge, Took: took}
 	if err != nil {
 		e.Outcome = err.Error()
@@ -307,13 +311,19 @@ func (g *Gateway) told(s *session, result any, err error, took time.Duration) {
 }
 
 func shortValue(s wire.State) string {
-	if !s.Exists {
-		return "gone"
+	text := string(s.Value)
+	switch {
+	case !s.Exists && s.ID == "":
+		text = "nothing"
+	case !s.Exists:
+		text = "gone"
+	case len(text) > 200:
+		text = text[:200] + "…"
 	}
-	if text := string(s.Value); len(text) <= 200 {
-		return text
+	if s.Waiting > 0 {
+		text += fmt.Sprintf(", %d waiting", s.Waiting)
 	}
-	return string(s.Value[:200]) + "…"
+	return text
 }
 
 func helloLimits() map[string]any {

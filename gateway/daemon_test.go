@@ -44,12 +44,18 @@ func bareDoor(t testing.TB) (path string, e *engine.Engine) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return doorTo(t, e, e), e
+}
+
+// doorTo is a door to a state that e is behind of, and is closed with.
+func doorTo(t testing.TB, state engine.State, e *engine.Engine) (path string) {
+	t.Helper()
 	path = filepath.Join(socketDir(t), "s")
 	l, err := openSocketPath(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	calls := stateCalls(e, func(*session, *engine.Write) error { return nil })
+	calls := stateCalls(state, func(*session, *engine.Write) error { return nil })
 	calls["hello"] = func(_ context.Context, _ *session, params json.RawMessage) (any, error) {
 		return map[string]any{"version": wire.Version}, helloVersion(params)
 	}
@@ -64,7 +70,7 @@ func bareDoor(t testing.TB) (path string, e *engine.Engine) {
 			t.Error(err)
 		}
 	})
-	return path, e
+	return path
 }
 
 // Over the socket everything is as it is on the engine itself.
@@ -77,6 +83,19 @@ func TestStateOverSocket(t *testing.T) {
 		}
 		t.Cleanup(func() { c.Close() })
 		return c
+	})
+}
+
+// What declarations mean, too.
+func TestDeclaredOverSocket(t *testing.T) {
+	enginetest.RunRules(t, func(t *testing.T) (engine.State, engine.Declarer) {
+		path, e := bareDoor(t)
+		c, err := daemonclient.Dial(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c, e
 	})
 }
 

@@ -47,10 +47,12 @@ type Gateway struct {
 	users   userTable
 	figures *figures
 	hub     eventHub
+	book    toldBook
 	door    *door
 	webAddr string
 	webDone chan struct{}
 	webStop func(context.Context) error
+	twins   *twins
 
 	generation  atomic.Pointer[inForce]
 	reloadError atomic.Pointer[string]
@@ -138,6 +140,9 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 	if err := g.openSockets(ctx, config.Wrappers, g.options.Lenient); err != nil {
 		return err
 	}
+	if err := store.Declare(ctx, config.Set.Rules()); err != nil {
+		return fmt.Errorf("the registers' rules: %w", err)
+	}
 	g.takeUp(config)
 	if err := g.openDoor(ctx, config); err != nil {
 		return err
@@ -152,6 +157,7 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 	if err := g.links.Err(); err != nil {
 		return fmt.Errorf("open intents of the last run: %w", err)
 	}
+	g.twins = watchTwins(g.store)
 	gen := g.generation.Load()
 	g.log.Info("started", "version", g.options.Version, "generation", gen.Number, "hash", gen.Hash,
 		"data", g.data, "socket", g.door.path, "endpoint", status.Endpoint.String())
@@ -179,6 +185,7 @@ func (g *Gateway) emit(e Event) {
 		}
 	}
 	g.figures.note(e)
+	g.book.note(e)
 	g.hub.emit(e)
 	if g.options.Watch != nil {
 		g.options.Watch(e)
@@ -496,6 +503,9 @@ func (g *Gateway) abandon() error {
 		s.shut()
 	}
 	g.sockets = nil
+	if g.twins != nil {
+		g.twins.stop()
+	}
 	if g.store == nil {
 		return nil
 	}

@@ -37,6 +37,8 @@ type link struct {
 	base   baselines
 	back   *writeBack
 	turns  *turns // Patterns' change channel
+
+	readings readings
 }
 
 func (l *link) set() *mapping.Set { return l.gen.Load().Set }
@@ -241,12 +243,14 @@ func (l *link) event(k EventKind, op *wrappers.Operation, started time.Time, sou
 
 // text is a register's state in a few words.
 func text(st engine.StateBlock) string {
-	if !st.Exists {
-		return "gone"
+	s := "gone"
+	if st.Exists {
+		if s = st.Value.String(); len(s) > 120 {
+			s = s[:117] + "…"
+		}
 	}
-	s := st.Value.String()
-	if len(s) > 120 {
-		s = s[:117] + "…"
+	if st.Waiting > 0 {
+		s += fmt.Sprintf(" (%d waiting)", st.Waiting)
 	}
 	return s
 }
@@ -258,6 +262,7 @@ func result(r engine.Receipt) wrappers.Result {
 	out := wrappers.Result{}
 	if r.Dot != (engine.Dot{}) {
 		out.Cursor = wrappers.Cursor(r.Cursor.String())
+		out.Waiting = slices.ContainsFunc(r.States, func(st engine.StateBlock) bool { return st.Waiting > 0 })
 	}
 	if len(r.States) > 0 {
 		out.Version = version(r.States[0])
@@ -275,6 +280,7 @@ func kind(err error) error {
 		{engine.ErrInvalid, wrappers.ErrInvalid},
 		{engine.ErrNotFound, wrappers.ErrNotFound},
 		{engine.ErrConflict, wrappers.ErrConflict},
+		{engine.ErrDenied, wrappers.ErrDenied},
 		{engine.ErrTooLarge, wrappers.ErrTooLarge},
 	} {
 		if errors.Is(err, k.engine) {

@@ -113,6 +113,7 @@ func (l *Links) Open(info LinkInfo) wrappers.Link {
 	on := &link{Links: l, info: info, name: info.Name, turns: &turns{}}
 	on.owners.held = map[place]*owned{}
 	on.base = baselines{store: l.store, wrapper: info.Name, recent: map[spot]*recent{}}
+	on.readings = readings{store: l.store, wrapper: info.Name}
 	on.back = newWriteBack(on)
 	on.owners.freed = func(place) { on.back.nudge() }
 	l.byName[info.Name] = on

@@ -43,6 +43,9 @@ func (l *link) start(ctx context.Context, from wrappers.Cursor) (engine.Cursor, 
 // tell yields the changes that one delta means for this wrapper's addresses. An operation that
 // touched several registers is an echo once.
 func (l *link) tell(ctx context.Context, d *engine.QDelta, yield func(wrappers.Change, error) bool) bool {
+	if d.Pending {
+		return true // what readers see is as it was
+	}
 	own := d.Cause.Wrapper == l.name && !d.Snapshot
 	told := false
 	for _, p := range l.set().Places(l.name, d.After.Register) {

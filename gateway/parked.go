@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/mapping"
 	"github.com/spooksystems/gateway/wrappers"
 )
 
@@ -180,20 +181,44 @@ func (l *Links) Retry(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	w := engine.Write{}
+	wait, err := on.retry(ctx, &op, effects, engine.Record{Table: tableParked, Key: id})
+	if err == nil {
+		_, err = wait()
+	}
+	return err
+}
+
+// retry sequences what a parked operation means now, and with it the end of its record.
+func (l *link) retry(ctx context.Context, op *wrappers.Operation, effects []mapping.Effect, gone engine.Record) (wait func() (engine.Receipt, error), err error) {
+	l.base.turn.Lock()
+	defer l.base.turn.Unlock()
+	d := &draft{link: l}
+	defer func() { d.sequenced(err == nil) }()
+	var spots []spot
+	var then []func(engine.Dot) engine.Record
 	for _, e := range effects {
-		if err := on.add(ctx, &op, e, &w); err != nil {
-			return err
+		if len(e.Bind.Meters()) == 0 || !l.info.Relay && !l.info.Attached {
+			if err := l.add(ctx, op, e, d); err != nil {
+				return nil, err
+			}
+			continue
 		}
+		// A server's reading counts from the one before it, which is in the baseline.
+		s := spot{l.at(l.set(), op.Server, op.Address), e.Register}
+		ops, baseline, err := l.reconcile(ctx, s, e, engine.Shown{Wire: true})
+		if err != nil {
+			return nil, err
+		}
+		d.Ops, spots, then = append(d.Ops, ops...), append(spots, s), append(then, baseline)
 	}
-	w.By = on.cause(&op, w.By.Source)
-	gone := engine.Record{Table: tableParked, Key: id}
-	if len(w.Ops) == 0 {
-		return kind(l.store.KeepRecords(ctx, true, gone))
+	d.By = l.cause(op, sourceOf(effects))
+	d.keep()
+	d.Keep = append(d.Keep, gone)
+	if len(d.Ops) == 0 {
+		return func() (engine.Receipt, error) { return engine.Receipt{}, nil }, kind(l.store.KeepRecords(ctx, true, append(d.Keep, bind(then)(engine.Dot{})...)...))
 	}
-	w.Keep = []engine.Record{gone}
-	_, err = l.store.WriteState(ctx, w)
-	return kind(err)
+	d.KeepWith = bind(then)
+	return l.submit(ctx, d.Write, spots)
 }
 
 // again writes a spot once more, now.

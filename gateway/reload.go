@@ -20,8 +20,8 @@ type Reload struct {
 	Took       string   `json:"took"`
 }
 
-// Reload reads everything anew. With a mistake in it, or an address that can't be had, nothing
-// changes and the old configuration stays in force: the error says so, the findings say why.
+// Reload reads everything anew. With a mistake in it, an address that can't be had, or rules that the
+// engine refuses, nothing changes and the old configuration stays in force: the error says so, the findings say why.
 // Otherwise wrappers whose block is as it was keep their listener and their sessions and get the
 // new mappings; what changed is drained and started anew. It returns when all that is done.
 func (g *Gateway) Reload(ctx context.Context) (*Reload, diag.Diagnostics, error) {
@@ -41,6 +41,10 @@ func (g *Gateway) Reload(ctx context.Context) (*Reload, diag.Diagnostics, error)
 	}
 	if err := g.openSockets(ctx, config.Wrappers, false); err != nil {
 		return nil, report, g.refuse(fmt.Errorf("%w: generation %d stays in force", err, now.Number))
+	}
+	if err := g.store.Declare(ctx, config.Set.Rules()); err != nil {
+		g.closeUnused(now.config.Wrappers)
+		return nil, report, g.refuse(fmt.Errorf("the registers' rules: %w: generation %d stays in force", err, now.Number))
 	}
 	r := g.compare(config)
 	g.stopWrappers(append(slices.Clone(r.Stopped), r.Restarted...))

@@ -206,7 +206,13 @@ func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown en
 		shown.Delete = e.Bind.Open() || !left
 	}
 	for _, f := range e.Fields {
-		shown.Fields = append(shown.Fields, engine.ShownField{Field: f.Field, Value: f.Value})
+		shows := engine.ShownField{Field: f.Field, Value: f.Value}
+		if f.Add {
+			shown.Adds = append(shown.Adds, shows)
+			continue
+		}
+		shows.Meter = slices.Contains(e.Bind.Meters(), f.Field)
+		shown.Fields = append(shown.Fields, shows)
 	}
 	if shown.State && !shown.Feed {
 		if sent, ok, err := l.couldBeOurs(ctx, s, e.Bind, base, shown); err != nil {
@@ -221,6 +227,9 @@ func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown en
 	}
 	if e.Delete && e.Bind.OnDelete() == "ignore" {
 		v.Ops = nil
+		if !e.Bind.Outward() && len(e.Bind.Meters()) > 0 {
+			return nil, nil, nil // a meter that is back goes on from its last reading
+		}
 	}
 	if v.WriteBack {
 		l.back.mark(s, cur.Ordinal)

@@ -60,7 +60,11 @@ func (w *world) open(hcl string) {
 	}
 	w.store = store
 	w.Links = NewLinks(LinksOptions{Store: store, Log: slog.New(slog.DiscardHandler), Emit: w.note})
-	w.Use(&Generation{Number: 1, Set: w.set(hcl)})
+	set := w.set(hcl)
+	if err := store.Declare(w.t.Context(), set.Rules()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.Use(&Generation{Number: 1, Set: set})
 }
 
 // restart closes the store and opens it again, as after a stop.

@@ -92,7 +92,8 @@ func (b *writeBack) markLocked(s spot, ordinal uint64) *due {
 	if d == nil {
 		d = &due{spot: s, since: ordinal}
 		b.due[s] = d
-	} else if d.outLocked() {
+	} else if d.outLocked() || d.locked {
+		// Locked, its turn has come: it may have been read already, and stands in ready no more.
 		d.again = true
 		return d
 	}
@@ -199,7 +200,8 @@ func (b *writeBack) observe(ctx context.Context, from engine.Cursor) error {
 func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
 	var spots []spot
 	for _, p := range b.l.set().Places(b.l.name, d.After.Register) {
-		if concerns(p.Bind, d) && !(d.Snapshot && p.Bind.Events()) {
+		// Where writes wait, one may have reached the server that came to nothing when it was collapsed.
+		if (concerns(p.Bind, d) || p.Bind.Waits() && p.Bind.Outward() && !d.Pending) && !(d.Snapshot && p.Bind.Events()) {
 			spots = append(spots, spot{place{p.Server, p.Address}, d.After.Register})
 		}
 	}
@@ -249,7 +251,7 @@ func (b *writeBack) makeRoom(ctx context.Context) error {
 
 // concerns tells whether a delta is about anything that a bind carries outward.
 func concerns(bind *mapping.Bind, d *engine.QDelta) bool {
-	if !bind.Outward() {
+	if !bind.Outward() || d.Pending {
 		return false
 	}
 	if d.Snapshot || d.Created || d.Deleted {

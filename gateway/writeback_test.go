@@ -54,6 +54,27 @@ func TestParked(t *testing.T) {
 	}
 }
 
+// A commit that comes while a change is made from the state before it is not lost.
+func TestDueWhileItIsPrepared(t *testing.T) {
+	w := newWorld(t, ovens, relayDocs(), virtualTalk())
+	b := w.door("docs").(*link).back
+	s := spot{place{"", "/oven/1"}, "oven/1"}
+	b.mark(s, 1)
+	b.mu.Lock()
+	d := b.due[s]
+	b.ready = nil // as next takes it
+	b.mu.Unlock()
+	b.hold(d, true)
+	b.mark(s, 2)
+	b.hold(d, false)
+	b.finish(d)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.due[s] == nil || len(b.ready) != 1 {
+		t.Errorf("got %+v and %d ready, want it due again", b.due[s], len(b.ready))
+	}
+}
+
 func TestRetriesUntilTheServerIsBack(t *testing.T) {
 	w := newWorld(t, ovens, relayDocs(), virtualTalk())
 	d := newDocServer(t, w.door("docs"), nil)

@@ -29,6 +29,7 @@ const (
 	exitNotFound    = 3
 	exitConflict    = 4
 	exitUnreachable = 5
+	exitDenied      = 6
 )
 
 // An app is one call of the program. What a script needs goes to out, what is said to a person
@@ -102,6 +103,8 @@ func exitCode(err error) int {
 		return exitNotFound
 	case errors.Is(err, engine.ErrConflict):
 		return exitConflict
+	case errors.Is(err, engine.ErrDenied):
+		return exitDenied
 	case strings.HasPrefix(err.Error(), "unknown command"):
 		return exitUsage
 	}
@@ -116,7 +119,7 @@ func (a *app) root() *cobra.Command {
 and keeps what they know of the same thing equal. "spookgw demo" shows it in one command.
 
 Exit codes: 0 done; 1 error; 2 wrong usage; 3 not found; 4 a precondition failed (--if);
-5 no gateway answers at the socket.`,
+5 no gateway answers at the socket; 6 not allowed to write.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
@@ -134,7 +137,9 @@ Exit codes: 0 done; 1 error; 2 wrong usage; 3 not found; 4 a precondition failed
 		{"run", runVerb}, {"run", demoVerb}, {"run", reloadVerb},
 		{"files", initVerb}, {"files", validateVerb}, {"files", fmtVerb},
 		{"state", getVerb}, {"state", setVerb}, {"state", deleteVerb}, {"state", listVerb}, {"state", watchVerb}, {"state", historyVerb},
+		{"state", explainVerb}, {"state", revertVerb}, {"state", pendingVerb}, {"state", collapseVerb},
 		{"operate", statusVerb}, {"operate", tapVerb}, {"operate", parkedVerb}, {"operate", retryVerb}, {"operate", dropVerb},
+		{"operate", backupVerb}, {"operate", restoreVerb},
 		{"", versionVerb}, {"", manVerb},
 	}
 	for _, v := range verbs {

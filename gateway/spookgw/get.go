@@ -13,9 +13,11 @@ import (
 
 func getVerb(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "get REGISTER",
-		Short:   "Print a register's value",
-		Long:    "Prints the committed value as JSON. With --json also its state id, for --if of set and delete.",
+		Use:   "get REGISTER",
+		Short: "Print a register's value",
+		Long: `Prints the committed value as JSON. What else is to be known of it is said on stderr: fields with
+siblings (several values, until somebody chooses), fields that are provisional, candidates that
+wait. With --json also its state id, for --if of set and delete.`,
 		Example: "  spookgw get site/berlin/oven-3",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -25,13 +27,12 @@ func getVerb(a *app) *cobra.Command {
 					return err
 				}
 				if !b.Exists {
-					return fmt.Errorf("%w: %s", engine.ErrNotFound, args[0])
+					return fmt.Errorf("%w: %s%s", engine.ErrNotFound, args[0], marked(b))
 				}
 				if a.json {
 					return a.print(wire.FromState(b))
 				}
-				_, err = fmt.Fprintf(a.out, "%s\n", b.Value.AppendJSON(nil))
-				return err
+				return a.showState(b)
 			})
 		},
 	}

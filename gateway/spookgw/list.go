@@ -48,7 +48,7 @@ func listVerb(a *app) *cobra.Command {
 				case names:
 					_, err = fmt.Fprintln(a.out, b.Register)
 				default:
-					_, err = fmt.Fprintf(a.out, "%s\t%s\n", b.Register, value)
+					_, err = fmt.Fprintf(a.out, "%s\t%s%s\n", b.Register, value, marked(b))
 				}
 				if err != nil && !errors.Is(err, engine.ErrTooLarge) {
 					return err

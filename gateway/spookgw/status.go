@@ -57,6 +57,16 @@ func (a *app) showStatus(s fullStatus) error {
 		ready = "draining"
 	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	if len(s.Engine.Findings) > 0 {
+		fmt.Fprintln(w, "FINDING\tABOUT\tSINCE\tWHAT")
+		for _, f := range s.Engine.Findings {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Code, dash(f.Subject), f.Since.Local().Format("2006-01-02 15:04:05"), f.Text)
+		}
+		fmt.Fprintln(w)
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintf(w, "gateway\t%s, %s, up %s, pid %d\n", s.Version, ready, since(s.Started), s.PID)
 	config := s.Config
 	if config == "" {
@@ -68,6 +78,18 @@ func (a *app) showStatus(s fullStatus) error {
 	}
 	fmt.Fprintf(w, "domain\t%s, endpoint %.16s\n", s.Domain, s.Engine.Endpoint)
 	fmt.Fprintf(w, "registers\t%d, from %d candidates, newest commit %s\n", s.Engine.Registers, s.Engine.Candidates, s.Engine.Cursor)
+	if s.Engine.Root != "" {
+		fmt.Fprintf(w, "root\t%s (equal wherever the same candidates are known)\n", s.Engine.Root)
+	}
+	if n := s.Engine.Pending; n > 0 {
+		fmt.Fprintf(w, "waiting\t%s to be collapsed, see: spookgw pending\n", count(int(n), "register", "registers"))
+	}
+	if n := s.Engine.Held; n > 0 {
+		fmt.Fprintf(w, "held\t%s whose predecessors are not here yet\n", count(int(n), "candidate", "candidates"))
+	}
+	if s.Engine.Floor > 0 {
+		fmt.Fprintf(w, "log\tbegins at commit %d: what was before is trimmed\n", s.Engine.Floor)
+	}
 	full := ""
 	if s.Engine.Full {
 		full = ", FULL: writes are refused until there is room"

@@ -62,7 +62,7 @@ up in a script with its cursor, from which --from resumes without a gap.`,
 				if a.json {
 					err = a.printLine(wire.FromDelta(d))
 				} else {
-					_, err = fmt.Fprintf(a.out, "%s  %s  %s  %s\n", clock(d.After.Time), d.After.Register, became(d), by(d.Cause))
+					_, err = fmt.Fprintf(a.out, "%-12s  %s  %s%s  %s\n", when(d, "15:04:05.000"), d.After.Register, became(d), marked(d.After), by(d.Cause))
 				}
 				if err != nil {
 					return err
@@ -74,11 +74,11 @@ up in a script with its cursor, from which --from resumes without a gap.`,
 	return c
 }
 
-func clock(s engine.Stamp) string { return s.Time().Local().Format("15:04:05.000") }
-
 // became is what a register became.
 func became(d engine.QDelta) string {
 	switch {
+	case d.Pending:
+		return "waits"
 	case !d.After.Exists:
 		return "deleted"
 	case d.After.Value.IsAbsent():
