@@ -130,3 +130,29 @@ func TestReadStat(t *testing.T) {
 		t.Errorf("parent: got %d, want %d", s.parent, os.Getppid())
 	}
 }
+
+func TestCommitKeys(t *testing.T) {
+	const size = 700
+	total := 0
+	for _, s := range commitKeys(7, size, make([]byte, size)) {
+		total += len(s.key) + len(s.value)
+	}
+	if total != size {
+		t.Errorf("got %d bytes, want %d", total, size)
+	}
+}
+
+func TestAppendTxn(t *testing.T) {
+	got := appendTxn(nil, []keyValue{{[]byte("k"), []byte("val")}})
+	const want = "\x12\x0a" + "\x12\x08" + "\x0a\x01k" + "\x12\x03val"
+	if string(got) != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestAppendCommand(t *testing.T) {
+	const want = "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"
+	if got := appendCommand(nil, []byte("GET"), []byte("k")); string(got) != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

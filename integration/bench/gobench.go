@@ -21,14 +21,27 @@ func (l *lab) compile(pkg string) (binary string, err error) {
 
 // goBench runs Go benchmarks that match a pattern and gives their figures: by benchmark (without
 // "Benchmark" and the number of CPUs), then by unit.
-func (l *lab) goBench(binary, pkg, pattern, length string) (map[string]map[string]float64, error) {
-	cmd := exec.CommandContext(l.ctx, binary, "-test.run=^$", "-test.bench="+pattern, "-test.benchtime="+length, "-test.benchmem")
+func (l *lab) goBench(binary, pkg, pattern, length string, args ...string) (map[string]map[string]float64, error) {
+	args = append([]string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=" + length, "-test.benchmem"}, args...)
+	cmd := exec.CommandContext(l.ctx, binary, args...)
 	cmd.Dir = pkg
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("benchmarks of %s: %w: %s", pkg, err, out)
 	}
 	return parseGoBench(string(out)), nil
+}
+
+// oneBench runs a single benchmark, in a process of its own, and gives its figures by unit.
+func (l *lab) oneBench(binary, pkg, name, length string, args ...string) (map[string]float64, error) {
+	all, err := l.goBench(binary, pkg, "^Benchmark"+strings.ReplaceAll(name, "/", "$/^")+"$", length, args...)
+	if err != nil {
+		return nil, err
+	}
+	if all[name] == nil {
+		return nil, fmt.Errorf("%s has no Benchmark%s", pkg, name)
+	}
+	return all[name], nil
 }
 
 // parseGoBench reads lines of the Go benchmark format (golang.org/design/14313-benchmark-format).

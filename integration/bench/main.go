@@ -1,6 +1,6 @@
 // Command bench measures the gateway beside what it is compared with, in one run on one machine:
-// nginx and haproxy as proxies, raw pebble, the server without anything between. Contenders take
-// turns, figures are medians of the rounds, rates are ratios to the first column. Absolute figures
+// nginx and haproxy as proxies, raw pebble, Redis and etcd as stores, the server without anything
+// between. Contenders take turns, figures are medians of the rounds, rates are ratios to the first column. Absolute figures
 // don't carry over to another machine; ratios roughly do.
 //
 // A mark that is missed by no more than the noise is called near. It exits with 1 if a figure
@@ -35,6 +35,8 @@ type part struct {
 
 var parts = []part{
 	{"engine", nil, engine},
+	{"flat", nil, flat},
+	{"scale", nil, scale},
 	{"mapping", nil, mapping},
 	{"durable", nil, durable},
 	{"http", []string{"nginx", "haproxy", "wrk"}, httpRelay},
@@ -44,7 +46,7 @@ var parts = []part{
 
 func main() {
 	var o options
-	only := flag.String("only", "", "of engine, mapping, durable, http, mqtt, idle: those, with commas")
+	only := flag.String("only", "", "of engine, flat, scale, mapping, durable, http, mqtt, idle: those, with commas")
 	gateway := flag.String("gateway", "bin/spookgw", "the program to measure")
 	flag.IntVar(&o.rounds, "rounds", 3, "turns of each contender")
 	flag.DurationVar(&o.length, "length", 2*time.Second, "of one turn")

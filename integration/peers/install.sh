@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the real programs that the tests and benchmarks talk to, where it may: on Debian and
-# its kin, as root. Elsewhere it says what is missing; the tests that need it are then skipped by
-# name. Quick when all is there. PEERS=skip installs nothing.
+# its kin, as root. Elsewhere it says what is missing; what needs it is then skipped by name. Quick
+# when all is there. PEERS=skip installs nothing. `install.sh bench` also brings the stores that
+# only the benchmarks compare with.
 #
 # The packages of servers start them: this keeps them from it, now and at the next boot, because
 # the tests start their own on free ports.
@@ -19,6 +20,12 @@ wrk:wrk
 curl:curl
 gcc:gcc,libc6-dev
 '
+if [ "${1:-}" = bench ]; then
+	wanted="$wanted
+redis-server:redis-server
+etcd:etcd-server
+"
+fi
 
 names= packages=
 for line in $wanted; do
@@ -60,7 +67,7 @@ fi
 
 had_unit() { [ -e "/lib/systemd/system/$1.service" ] || [ -e "/usr/lib/systemd/system/$1.service" ]; }
 new_units=
-for unit in mosquitto nginx haproxy; do
+for unit in mosquitto nginx haproxy redis-server etcd; do
 	had_unit "$unit" || new_units="$new_units $unit"
 done
 
@@ -76,6 +83,6 @@ if { $apt update && $apt install -y --no-install-recommends $packages; } >"$log"
 	fi
 else
 	tail -n 20 "$log"
-	echo "peers: could not install:$names. The tests that need them are skipped by name."
+	echo "peers: could not install:$names. What needs them is skipped by name."
 	echo "$hint"
 fi
