@@ -102,10 +102,37 @@ func (d *delivery) change(ch *lattice.Change, mine bool) error {
 	if after.block.Incoming {
 		err = errors.Join(err, b.Set(store.Internal(incomingTable, v.name), nil))
 	}
-	if !ch.Held && !after.block.Exists && len(v.reg.Fields) > 0 {
-		err = errors.Join(err, b.Set(store.Hidden(d.at, v.name), appendDot(nil, d.dot)))
+	if !ch.Held {
+		was := !before.block.Exists && base.reg != nil && len(base.reg.Fields) > 0
+		is := !after.block.Exists && len(v.reg.Fields) > 0
+		err = errors.Join(err, d.hide(base, was, is))
 	}
 	return errors.Join(err, d.tell(&before.block, &after.block, ch.Held))
+}
+
+// hide keeps up which registers have fields that a delete hides, and which candidates every member has to have before those
+// may go: all that came while it was hidden, since any of them may be the delete. None are noted where they are not
+// known, of a state that was joined: then it is all that this node has.
+func (d *delivery) hide(base *version, was, is bool) (err error) {
+	var dots QStateVector
+	known := !d.dot.IsZero()
+	if was {
+		found := false
+		found, err = d.e.get(store.Hidden(base.at, base.name), func(value []byte) error {
+			r := lattice.NewReader(value)
+			dots = readVector(r)
+			return r.End()
+		})
+		known = known && found && len(dots) > 0
+		err = errors.Join(err, d.c.batch.Delete(store.Hidden(base.at, base.name)))
+	}
+	if !is {
+		return err
+	}
+	if dots = dots.With(d.dot); !known {
+		dots = nil
+	}
+	return errors.Join(err, d.c.batch.Set(store.Hidden(d.at, base.name), appendVector(nil, dots)))
 }
 
 // group tells what a group's change is to each of its registers.

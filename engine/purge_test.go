@@ -147,3 +147,31 @@ func TestRetiredPastStaysRetired(t *testing.T) {
 		}
 	}
 }
+
+// Of two deletes the older one has been confirmed, and the register was made anew between them.
+func TestPurgeWaitsForEachDelete(t *testing.T) {
+	c := newClock()
+	a, b := open(t, passive(vfs.NewMem(), c)), open(t, passive(vfs.NewMem(), c))
+	members(t, a, b)
+	whole := []engine.Op{enginetest.Put("doc", "a", lattice.Int(1)), enginetest.Put("doc", "b", lattice.Int(1))}
+	write(t, a, whole...)
+	write(t, a, engine.Op{Register: "doc", Kind: engine.OpDelete})
+	give(t, a, b)
+	write(t, a, whole...)
+	give(t, a, b)
+	confirm(t, b, a)
+	write(t, a, engine.Op{Register: "doc", Kind: engine.OpDelete})
+	c.after(24 * time.Hour)
+	if err := a.Tend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, b, enginetest.Put("doc", "a", lattice.Int(2)))
+	give(t, a, b)
+	give(t, b, a)
+	for _, e := range []*engine.Engine{a, b} {
+		if got, want := value(t, e, "doc"), `{"a":2,"b":1}`; got != want {
+			t.Errorf("got %s, want the whole record %s", got, want)
+		}
+	}
+	same(t, a, b)
+}

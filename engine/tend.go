@@ -99,7 +99,7 @@ func (e *Engine) purge(ctx context.Context) error {
 type hiddenKey struct {
 	key  []byte
 	name string
-	dot  Dot
+	dots QStateVector // that every member has to have; none: all that this node has
 }
 
 func (e *Engine) dueHidden() (due []hiddenKey, err error) {
@@ -114,7 +114,7 @@ func (e *Engine) dueHidden() (due []hiddenKey, err error) {
 			return nil, err
 		}
 		r := lattice.NewReader(row.Value)
-		k := hiddenKey{key: slices.Clone(row.Key), dot: readDotPair(r)}
+		k := hiddenKey{key: slices.Clone(row.Key), dots: readVector(r)}
 		if err := r.End(); err != nil {
 			return nil, damaged("what is hidden: %w", err)
 		}
@@ -127,7 +127,13 @@ func (e *Engine) dueHidden() (due []hiddenKey, err error) {
 }
 
 func (e *Engine) purgeOne(ctx context.Context, k hiddenKey) error {
-	if !e.everybodyHas(k.dot) || !e.hasAllConfirmed() {
+	dots := k.dots
+	if len(dots) == 0 {
+		e.mu.Lock()
+		dots = e.seqr.core.Vector()
+		e.mu.Unlock()
+	}
+	if slices.ContainsFunc(dots, func(d Dot) bool { return !e.everybodyHas(d) }) || !e.hasAllConfirmed() {
 		return nil
 	}
 	if err := e.enter(); err != nil {

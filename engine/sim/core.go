@@ -46,8 +46,8 @@ type coreDisk struct {
 	records  map[string][]byte
 	members  map[engine.EndpointID]engine.Member
 	held     map[engine.Dot][]byte
-	hidden   map[string]engine.Dot
-	fromCopy bool // it is a backup
+	hidden   map[string]engine.QStateVector // what every member has to have before it goes; nil: all there is
+	fromCopy bool                           // it is a backup
 	past     map[string][]pastState
 }
 
@@ -69,6 +69,13 @@ type pastState struct {
 	reg *lattice.Register
 }
 
+// A hiding says that a delete hides what a register has, or does not.
+type hiding struct {
+	name string
+	is   bool
+	by   engine.Dot // zero: by a state that was joined
+}
+
 // A step is what is stored together.
 type step struct {
 	clock   lattice.Stamp
@@ -80,14 +87,14 @@ type step struct {
 	retires []engine.Dot
 	records map[string][]byte
 	hold    map[engine.Dot][]byte // nil value: let go
-	hidden  map[string]engine.Dot // zero: no more
+	hidden  []hiding
 	join    *lattice.Snapshot
 }
 
 func newCoreDisk(r *source) *coreDisk {
 	d := &coreDisk{
 		cells: map[string]cell{}, heads: map[engine.OriginID]lattice.Head{}, retired: map[engine.OriginID]uint64{}, owners: map[engine.OriginID]lattice.Intro{},
-		records: map[string][]byte{}, members: map[engine.EndpointID]engine.Member{}, held: map[engine.Dot][]byte{}, hidden: map[string]engine.Dot{}, past: map[string][]pastState{},
+		records: map[string][]byte{}, members: map[engine.EndpointID]engine.Member{}, held: map[engine.Dot][]byte{}, hidden: map[string]engine.QStateVector{}, past: map[string][]pastState{},
 	}
 	r.fill(d.endpoint[:])
 	d.log = r.Uint64()
@@ -147,11 +154,13 @@ func (d *coreDisk) apply(s *step) {
 			d.held[dot] = raw
 		}
 	}
-	for name, dot := range s.hidden {
-		if dot.IsZero() {
-			delete(d.hidden, name)
+	for _, h := range s.hidden {
+		if was, ok := d.hidden[h.name]; !h.is {
+			delete(d.hidden, h.name)
+		} else if h.by.IsZero() || ok && was == nil {
+			d.hidden[h.name] = nil
 		} else {
-			d.hidden[name] = dot
+			d.hidden[h.name] = was.With(h.by)
 		}
 	}
 	for _, r := range s.retires {
@@ -229,16 +238,16 @@ func (n *coreNode) accept(eff *lattice.Effects, s *step) {
 		s.self = q.Dot.Origin
 	}
 	n.core.Accept(eff)
+	n.hide(s, q.Dot)
+	n.commit(s)
+}
+
+func (n *coreNode) hide(s *step, by engine.Dot) {
 	for i := range s.changes {
-		ch := &s.changes[i]
-		if !ch.Held && !ch.After.Exists(n.decl(ch.Name)) && len(ch.After.Fields) > 0 && !strings.HasPrefix(ch.Name, "_") {
-			if s.hidden == nil {
-				s.hidden = map[string]engine.Dot{}
-			}
-			s.hidden[ch.Name] = q.Dot
+		if ch := &s.changes[i]; !ch.Held && !strings.HasPrefix(ch.Name, "_") {
+			s.hidden = append(s.hidden, hiding{ch.Name, !ch.After.Exists(n.decl(ch.Name)) && len(ch.After.Fields) > 0, by})
 		}
 	}
-	n.commit(s)
 }
 
 func (n *coreNode) endpoint() engine.EndpointID { return n.self.Endpoint }
@@ -676,6 +685,7 @@ func (n *coreNode) join(x *export) error {
 		}
 	}
 	n.core.EndJoin(*theirs)
+	n.hide(s, engine.Dot{})
 	n.commit(s)
 	after := n.core.Snapshot()
 	for _, d := range []*coreDisk{n.mem, n.disk} {
@@ -763,16 +773,22 @@ func (n *coreNode) retire() error {
 
 func (n *coreNode) purge() error {
 	for _, name := range slices.Sorted(maps.Keys(n.mem.hidden)) {
-		dot := n.mem.hidden[name]
+		dots := n.mem.hidden[name]
+		if dots == nil {
+			dots = n.core.Vector()
+		}
 		all := true
 		for _, m := range n.mem.members {
-			all = all && (m.Vector.Covers(dot) || n.core.Retired(dot.Origin)) && n.covers(m.Vector)
+			all = all && n.covers(m.Vector)
+			for _, d := range dots {
+				all = all && (m.Vector.Covers(d) || n.core.Retired(d.Origin))
+			}
 		}
 		if !all {
 			continue
 		}
 		reg := n.mem.cells[name].reg
-		gone := map[string]engine.Dot{name: {}}
+		gone := []hiding{{name: name}}
 		var ops []lattice.Op
 		if !reg.Exists(n.decl(name)) && !reg.Opaque() {
 			for _, f := range reg.Fields {
@@ -794,7 +810,7 @@ func (n *coreNode) purge() error {
 		if err != nil {
 			return err
 		}
-		n.accept(eff, &step{hidden: gone})
+		n.accept(eff, &step{})
 	}
 	n.sync()
 	return nil
