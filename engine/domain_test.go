@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"slices"
@@ -594,4 +595,82 @@ func TestOwnPastAsState(t *testing.T) {
 	write(t, restored, enginetest.Put("a", "x", lattice.Int(4)))
 	give(t, restored, peer)
 	same(t, restored, peer)
+}
+
+// A history entry that was the newest when its commit was trimmed goes when it is not the newest any more.
+func TestSeldomWrittenHistoryIsTrimmed(t *testing.T) {
+	c := newClock()
+	e := open(t, passive(vfs.NewMem(), c))
+	for i := range 4 {
+		write(t, e, enginetest.Put("seldom", "x", lattice.Int(int64(i))))
+		write(t, e, enginetest.Put("tick", "x", lattice.Int(int64(i))))
+		for range 2 {
+			c.after(31 * 24 * time.Hour)
+			if err := e.Tend(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.after(31 * 24 * time.Hour)
+	if err := e.Tend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for d, err := range e.History(t.Context(), engine.HistoryQuery{Register: "seldom"}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, d.After.Value.String())
+	}
+	if len(got) != 1 || got[0] != `{"x":3}` {
+		t.Errorf("got %v, want the newest", got)
+	}
+}
+
+// What a member that is away holds up does not hold up the rest.
+func TestPurgeGoesRound(t *testing.T) {
+	c := newClock()
+	e, other := open(t, passive(vfs.NewMem(), c)), open(t, passive(vfs.NewMem(), c))
+	for i := range 300 {
+		name := fmt.Sprintf("r/%03d", i)
+		write(t, e, enginetest.Put(name, "x", lattice.Int(1)))
+		write(t, e, enginetest.Delete(name))
+	}
+	give(t, e, other)
+	confirmed, _ := other.Summary(t.Context())
+	if err := e.SetMembers(t.Context(), confirmed.Endpoint); err != nil {
+		t.Fatal(err)
+	}
+	hidden := func() (n int) {
+		for i := range 300 {
+			if x, err := e.Explain(t.Context(), fmt.Sprintf("r/%03d", i)); err != nil {
+				t.Fatal(err)
+			} else if x.Hidden {
+				n++
+			}
+		}
+		return n
+	}
+	c.after(2 * time.Hour)
+	if err := e.Tend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := hidden(); got != 300 {
+		t.Fatalf("%d are hidden before the member has confirmed anything, want 300", got)
+	}
+	if err := e.Heard(t.Context(), engine.Member{Endpoint: confirmed.Endpoint, Vector: confirmed.Vector, Heard: confirmed.Heard}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Tend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := hidden(); got != 256 {
+		t.Errorf("%d are hidden, want those of the first turn: the second has the others", got)
+	}
+	if err := e.Tend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := hidden(); got != 0 {
+		t.Errorf("%d are hidden after all turns", got)
+	}
 }

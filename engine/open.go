@@ -71,6 +71,7 @@ type Engine struct {
 	floor    atomic.Pointer[floor]
 	tending  sync.Mutex // one Tend at a time
 	lastTend time.Time  // tend's own
+	purged   []byte     // where the next purge goes on; nil: at the beginning. Guarded by tending
 	chunks   chunks
 
 	observers atomic.Int64

@@ -306,9 +306,9 @@ func (e *Engine) Declare(ctx context.Context, declarations []Declaration) error 
 		ops = append(ops, Op{Register: declarationRegister(template), Kind: OpDelete})
 		keep = append(keep, Record{Table: publishedTable, Key: template})
 	}
+	e.mu.Lock() // rules of other nodes come under it
 	t := *e.rules.Load()
 	t.local = local
-	e.mu.Lock()
 	e.rules.Store(&t)
 	e.mu.Unlock()
 	for len(ops) > 0 || len(keep) > 0 {

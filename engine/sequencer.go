@@ -223,18 +223,19 @@ func (e *Engine) Register(name string) (*lattice.Register, error) {
 
 // state is the newest state of a register, published or not. The caller holds e.mu.
 func (e *Engine) state(name string) (StateBlock, error) {
-	if decl := e.rules.Load().decl(name); decl != nil && decl.Unit != "" {
-		unit, err := e.newest(decl.Unit)
-		if err != nil {
-			return StateBlock{}, err
-		}
-		return e.member(name, unit), nil
-	}
 	v, err := e.newest(name)
 	if err != nil {
 		return StateBlock{}, err
 	}
-	return e.sight(v).block, nil
+	s := e.sight(v)
+	if s.decl == nil || s.decl.Unit == "" {
+		return s.block, nil
+	}
+	unit, err := e.newest(s.decl.Unit)
+	if err != nil {
+		return StateBlock{}, err
+	}
+	return e.member(name, unit), nil
 }
 
 // sequence gives a write its place and hands it to the storage. A write that changes nothing comes back as a commit

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -102,14 +103,19 @@ type hiddenKey struct {
 	dots QStateVector // that every member has to have; none: all that this node has
 }
 
+// dueHidden gives some of what may be due, each time those behind the last: what a member that is away holds up must not hold
+// up the rest.
 func (e *Engine) dueHidden() (due []hiddenKey, err error) {
 	if err := e.enter(); err != nil {
 		return nil, err
 	}
 	defer e.leave()
-	until := lattice.StampOf(e.options.Now().Add(-e.options.PurgeAfter))
-	lower := store.Hidden(0, "")
-	for row, err := range e.scan(lower[:1], store.Hidden(until, ""), false) {
+	until := store.Hidden(lattice.StampOf(e.options.Now().Add(-e.options.PurgeAfter)), "")
+	lower := store.Hidden(0, "")[:1]
+	if e.purged != nil {
+		lower, e.purged = append(e.purged, 0), nil
+	}
+	for row, err := range e.scan(lower, until, false) {
 		if err != nil {
 			return nil, err
 		}
@@ -120,6 +126,7 @@ func (e *Engine) dueHidden() (due []hiddenKey, err error) {
 		}
 		_, k.name = store.HiddenOf(row.Key)
 		if due = append(due, k); len(due) == some {
+			e.purged = slices.Clone(k.key)
 			break
 		}
 	}
@@ -236,11 +243,26 @@ func (e *Engine) reprojectOne(ctx context.Context, t Record) error {
 	if err := r.End(); err != nil {
 		return damaged("a changed declaration: %w", err)
 	}
+	return e.reprojected(t)
+}
+
+// reprojected forgets a task, unless the declaration has changed again meanwhile: that is another one under its name.
+func (e *Engine) reprojected(t Record) error {
 	if err := e.enter(); err != nil {
 		return err
 	}
 	defer e.leave()
-	return e.setAlone(store.Internal(reprojectTable, t.Key), nil)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	key := store.Internal(reprojectTable, t.Key)
+	same := false
+	if _, err := e.get(key, func(value []byte) error {
+		same = bytes.Equal(value, t.Value)
+		return nil
+	}); err != nil || !same {
+		return err
+	}
+	return e.setAlone(key, nil)
 }
 
 func (e *Engine) reprojectSome(ctx context.Context, prefix, after string, re *regexp.Regexp) (behind uint64, last string, err error) {
@@ -464,24 +486,28 @@ func (e *Engine) trimSome(ctx context.Context) (n int, err error) {
 
 // trimEntry removes one history entry, or notes when it is to go. The newest of a register stays.
 func (e *Engine) trimEntry(b store.Batch, rules *ruleTable, name string, ordinal uint64, written, now time.Time) error {
-	newest, gone, err := e.lastWritten(name)
-	if err != nil || newest == ordinal && !gone {
-		return err
-	}
 	age := e.options.HistoryAge
 	if d := rules.decl(name); d != nil && d.Retention.Age != 0 {
 		age = d.Retention.Age
 	}
+	again := func(at time.Time) error { return b.Set(store.Tail(lattice.StampOf(at), ordinal, name), nil) }
 	switch {
 	case age < 0:
 		return nil
 	case written.Add(age).After(now):
-		return b.Set(store.Tail(lattice.StampOf(written.Add(age)), ordinal, name), nil)
+		return again(written.Add(age))
+	}
+	newest, gone, err := e.lastWritten(name)
+	if err != nil {
+		return err
 	}
 	if newest == ordinal {
+		if !gone { // it stays until another one is the newest
+			return again(now.Add(age))
+		}
 		// The last word on a register goes last: stamps are not in the order of the log where clocks were wrong.
 		if first, found, err := e.oldest(name); err != nil || found && first.Cursor.Ordinal != ordinal {
-			return errors.Join(err, b.Set(store.Tail(lattice.StampOf(now.Add(age)), ordinal, name), nil))
+			return errors.Join(err, again(now.Add(age)))
 		}
 		e.dropEmpty(name, ordinal)
 	}
