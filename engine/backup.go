@@ -130,7 +130,7 @@ func readBackup(fs vfs.FS, dir string) (BackupInfo, error) {
 func parseBackup(dir string, raw []byte) (BackupInfo, error) {
 	r := lattice.NewReader(raw)
 	r.Array(4)
-	info := BackupInfo{Dir: dir, Cursor: Cursor{r.Uint(), r.Uint()}, Time: unixMilli(r.Int())}
+	info := BackupInfo{Dir: dir, Cursor: Cursor{r.Uint(), r.Uint()}, Time: time.UnixMilli(r.Int()).UTC()}
 	r.Bytes()
 	if err := r.End(); err != nil {
 		return info, invalid("%s: what it is a backup of can't be read", dir)

@@ -28,6 +28,7 @@ type delivery struct {
 	shards     []movedShard
 	learned    []StateBlock // of rulesPrefix
 	waiting    []waitingUnit
+	found      []Finding
 }
 
 type movedShard struct {
@@ -38,6 +39,8 @@ type movedShard struct {
 // waitingUnit is a register with candidates that wait, or that no longer has any.
 type waitingUnit struct {
 	name  string
+	mode  CommitMode
+	had   bool  // something waited before
 	since Stamp // 0: none waits any more
 }
 
@@ -97,7 +100,7 @@ func (d *delivery) change(ch *lattice.Change, mine bool) error {
 		err = errors.Join(err, d.noteRules(&before.block, &after.block))
 	}
 	if after.block.Opaque && !before.block.Opaque {
-		e.find(Finding{Code: "opaque", Subject: v.name, Text: fmt.Sprintf("register %q holds operations of a newer program than this one. They are kept and passed on; its value is shown without them, and writes are refused. Update this program.", v.name)})
+		d.found = append(d.found, Finding{Code: "opaque", Subject: v.name, Text: fmt.Sprintf("register %q holds operations of a newer program than this one. They are kept and passed on; its value is shown without them, and writes are refused. Update this program.", v.name)})
 	}
 	if after.block.Incoming {
 		err = errors.Join(err, b.Set(store.Internal(incomingTable, v.name), nil))
@@ -179,7 +182,7 @@ func (d *delivery) tell(before, after *StateBlock, waits bool) error {
 		Changed: changes(before, after), Created: !before.Exists && after.Exists, Deleted: before.Exists && !after.Exists,
 		Dot: d.dot, Cause: d.cause, Tag: d.tag, Pending: waits,
 	}
-	if !internalName(after.Register) {
+	if !reservedName(after.Register) {
 		if delta.Created {
 			d.registers++
 		}
@@ -191,10 +194,11 @@ func (d *delivery) tell(before, after *StateBlock, waits bool) error {
 	return nil
 }
 
-// internalName says whether a register is the domain's own: it shows only to those who ask for it by name or prefix.
-func internalName(name string) bool { return name != "" && name[0] == '_' && reservedName(name) }
-
+// reservedName says whether a register is the domain's own: it shows only to those who ask for it by name or prefix.
 func reservedName(name string) bool {
+	if name == "" || name[0] != '_' { // most are not
+		return false
+	}
 	return strings.HasPrefix(name, rulesPrefix) || strings.HasPrefix(name, lattice.UnitPrefix) || strings.HasPrefix(name, lattice.OriginPrefix)
 }
 
@@ -223,17 +227,25 @@ func (d *delivery) notePending(base, v *version) error {
 	if base.reg == nil && len(v.reg.Waiting) == 0 || base.reg != nil && len(base.reg.Waiting)+len(v.reg.Waiting) == 0 {
 		return nil
 	}
-	oldest := Stamp(0)
-	for i := range v.reg.Waiting {
-		if w := &v.reg.Waiting[i]; w.Held && (oldest == 0 || w.Time < oldest) {
-			oldest = w.Time
-		}
-	}
-	d.waiting = append(d.waiting, waitingUnit{v.name, oldest})
+	oldest := oldestWaiting(v.reg)
+	d.waiting = append(d.waiting, waitingUnit{v.name, d.e.sight(base).decl.Mode(), oldestWaiting(base.reg) != 0, oldest})
 	if oldest == 0 {
 		return d.c.batch.Delete(store.Pending(v.name))
 	}
 	return d.c.batch.Set(store.Pending(v.name), lattice.AppendUint(nil, uint64(oldest)))
+}
+
+// oldestWaiting is since when candidates wait for a marker, 0 if none does.
+func oldestWaiting(g *lattice.Register) (oldest Stamp) {
+	if g == nil {
+		return 0
+	}
+	for i := range g.Waiting {
+		if w := &g.Waiting[i]; w.Held && (oldest == 0 || w.Time < oldest) {
+			oldest = w.Time
+		}
+	}
+	return oldest
 }
 
 // noteRules has the registers of a declaration that changed looked through: what they show may be another value now.
@@ -282,8 +294,11 @@ func (d *delivery) submit(records []Record, erased [][]byte) error {
 	for i := range d.learned {
 		e.learn(d.learned[i])
 	}
+	for _, f := range d.found {
+		e.find(f)
+	}
 	for _, w := range d.waiting {
-		e.windows.note(w.name, w.since)
+		e.windows.note(w.name, w.mode, w.had, w.since)
 	}
 	e.feed.await(c)
 	for i := range c.deltas {

@@ -674,3 +674,48 @@ func TestPurgeGoesRound(t *testing.T) {
 		t.Errorf("%d are hidden after all turns", got)
 	}
 }
+
+// What waits is counted, also after a restart, and collapses when its rule no longer has it wait.
+func TestWaitsUnderAnotherRule(t *testing.T) {
+	c := newClock()
+	fs := vfs.NewMem()
+	e := open(t, passive(fs, c))
+	d := engine.Declaration{Template: "m/{x}", Pattern: "m/(?P<x>[^/]+)", Prefix: "m/", Commit: engine.CommitMode{Manual: true}}
+	declare := func() {
+		t.Helper()
+		if err := e.Declare(t.Context(), []engine.Declaration{d}); err != nil {
+			t.Fatal(err)
+		}
+		c.after(time.Hour)
+		if err := e.Tend(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waits := func(want uint64) {
+		t.Helper()
+		if got := status(t, e).Pending; got != want {
+			t.Errorf("%d registers wait, want %d", got, want)
+		}
+	}
+	declare()
+	for _, name := range []string{"m/a", "m/a", "m/b"} {
+		write(t, e, enginetest.Put(name, "x", lattice.Int(1)))
+	}
+	declare()
+	waits(2)
+	if _, err := e.Collapse(t.Context(), "m/a", engine.Cause{}); err != nil {
+		t.Fatal(err)
+	}
+	waits(1)
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e = open(t, passive(fs, c))
+	waits(1)
+	d.Commit = engine.CommitMode{Window: time.Minute}
+	declare()
+	waits(0)
+	if got, want := value(t, e, "m/b"), `{"x":1}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

@@ -172,7 +172,7 @@ func (x *expansion) finish() (ops []lattice.Op, held []string) {
 		}
 		name := own[0].Register
 		switch {
-		case p.decl != nil && p.decl.Commit.Waits():
+		case p.decl.Mode().Waits():
 			held = append(held, name)
 		case p.base.reg.Pending() > 0:
 			own = withMarker(own, name, p.base.reg.Cover())

@@ -219,7 +219,7 @@ func (a *audience) wakeAll(ordinal uint64) {
 // prefix that begins with "_".
 func (f *Filter) Matches(register string) bool {
 	return (f.Name == "" || f.Name == register) && strings.HasPrefix(register, f.Prefix) &&
-		(register[0] != '_' || f.Name != "" || f.Prefix != "" || !reservedName(register))
+		(f.Name != "" || f.Prefix != "" || !reservedName(register))
 }
 
 func (f *Filter) matchesAny(c *commit) bool {

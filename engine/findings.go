@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/spooksystems/gateway/engine/lattice"
 	"github.com/spooksystems/gateway/engine/store"
@@ -69,7 +71,7 @@ func (e *Engine) loadFindings() error {
 		}
 		reader := lattice.NewReader(r.Value)
 		text, at := reader.Text(), reader.Int()
-		code, subject, _ := cut0(r.Key)
+		code, subject, _ := strings.Cut(r.Key, "\x00")
 		if err := reader.End(); err != nil {
 			return damaged("finding %q: %w", r.Key, err)
 		}
@@ -84,7 +86,7 @@ func (e *Engine) loadFindings() error {
 				continue
 			}
 		}
-		e.findings.have = append(e.findings.have, Finding{Code: code, Subject: subject, Text: text, Since: unixMilli(at)})
+		e.findings.have = append(e.findings.have, Finding{Code: code, Subject: subject, Text: text, Since: time.UnixMilli(at).UTC()})
 	}
 	slices.SortFunc(e.findings.have, compareFindings)
 	return nil

@@ -6,17 +6,11 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/spooksystems/gateway/engine/lattice"
 )
-
-func cut0(s string) (before, after string, found bool) { return strings.Cut(s, "\x00") }
-
-func unixMilli(n int64) time.Time { return time.UnixMilli(n).UTC() }
 
 // A Member is another node of the domain, as far as it has been heard.
 type Member struct {
@@ -164,7 +158,7 @@ func (e *Engine) loadMembers() error {
 }
 
 // retire takes this node's earlier incarnations out of all vectors, once every member has exactly what they wrote.
-func (e *Engine) retire(ctx context.Context) error {
+func (e *Engine) retire(context.Context) error {
 	e.mu.Lock()
 	core := e.seqr.core
 	var past []Dot
@@ -185,7 +179,7 @@ func (e *Engine) retire(ctx context.Context) error {
 		}
 		name := lattice.OriginPrefix + d.Origin.String()
 		w := Write{Ops: []Op{{Register: name, Kind: OpPut, Value: lattice.Int(int64(d.Seq))}}, By: Cause{Protocol: "engine", Verb: "retire"}}
-		if _, err := e.writeInternal(ctx, &w); err != nil {
+		if err := e.writeInternal(&w); err != nil {
 			return err
 		}
 	}
@@ -213,23 +207,4 @@ func (e *Engine) cloned() bool {
 		}
 	}
 	return false
-}
-
-// writeInternal writes what is the engine's own.
-func (e *Engine) writeInternal(ctx context.Context, w *Write) (Receipt, error) {
-	if err := w.check(true); err != nil {
-		return Receipt{}, err
-	}
-	if err := e.enter(); err != nil {
-		return Receipt{}, err
-	}
-	defer e.leave()
-	c, behind, err := e.sequence(w, true)
-	if err != nil {
-		if err2 := e.settleHere(behind); err2 != nil {
-			err = err2
-		}
-		return Receipt{}, err
-	}
-	return e.finish(c, behind)
 }

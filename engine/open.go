@@ -132,7 +132,7 @@ func Open(o Options) (*Engine, error) {
 			os.Exit(1)
 		}
 	}
-	e := &Engine{windows: windows{registers: map[string]Stamp{}, wake: make(chan struct{}, 1)}, options: o, started: o.Now(), closing: make(chan struct{}), recent: newRecent(o.RecentBytes), feed: feed{limit: o.FeedBytes}}
+	e := &Engine{windows: windows{timed: map[string]Stamp{}, wake: make(chan struct{}, 1)}, options: o, started: o.Now(), closing: make(chan struct{}), recent: newRecent(o.RecentBytes), feed: feed{limit: o.FeedBytes}}
 	e.rules.Store(&ruleTable{})
 	e.floor.Store(&floor{})
 	s, err := store.Open(store.Options{
@@ -252,7 +252,7 @@ func (e *Engine) resume() error {
 			e.feed.published.Store(ordinal)
 		}
 		// Behind the last commit that observers see there are few of the engine's own.
-		if slices.ContainsFunc(c.names, func(name string) bool { return !internalName(name) }) {
+		if slices.ContainsFunc(c.names, func(name string) bool { return !reservedName(name) }) {
 			e.feed.shown.Store(ordinal)
 			break
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,30 +14,54 @@ import (
 	"github.com/spooksystems/gateway/engine/store"
 )
 
-// windows are the registers with candidates that wait for a marker, and since when the oldest of them does.
+// windows are the registers with candidates that wait for the time to pass. Those that wait for somebody to say so are on
+// disk alone: there may be any number of them, for any time.
 type windows struct {
-	mu        sync.Mutex
-	registers map[string]Stamp
-	more      bool          // than maxWindows: those beyond are found on disk
-	wake      chan struct{} // has room for one
+	mu    sync.Mutex
+	timed map[string]Stamp // since when the oldest of a register's waits
+	more  bool             // than maxTimed: those beyond are found on disk when some of these have closed
+	rules *ruleTable       // under which timed was filled from the disk
+	n     uint64           // registers with any candidate that waits
+	wake  chan struct{}    // has room for one
 }
 
-// maxWindows bounds what is held in memory of them.
-const maxWindows = 100_000
+// maxTimed bounds what is held in memory of them.
+const maxTimed = 100_000
 
-func (w *windows) note(name string, since Stamp) {
+// note takes what a commit has made of a register: had says whether something waited before, since is zero if nothing does
+// any more.
+func (w *windows) note(name string, mode CommitMode, had bool, since Stamp) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if since == 0 {
-		delete(w.registers, name)
+	switch {
+	case had && since == 0:
+		w.n--
+	case !had && since != 0:
+		w.n++
+	}
+	if since == 0 || mode.Manual {
+		delete(w.timed, name)
 		return
 	}
-	if len(w.registers) >= maxWindows {
+	w.add(name, since)
+	w.nudge()
+}
+
+func (w *windows) add(name string, since Stamp) {
+	if _, known := w.timed[name]; !known && len(w.timed) >= maxTimed {
 		w.more = true
 		return
 	}
-	w.registers[name] = since
-	w.nudge()
+	w.timed[name] = since
+}
+
+// done forgets a register that need not be looked at any more, unless it began to wait anew.
+func (w *windows) done(name string, since Stamp) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timed[name] == since {
+		delete(w.timed, name)
+	}
 }
 
 // nudge has tend look soon.
@@ -47,75 +72,98 @@ func (w *windows) nudge() {
 	}
 }
 
-// soon is told when a candidate begins to wait.
+// soon is told when a candidate begins to wait for the time to pass.
 func (w *windows) soon() <-chan struct{} { return w.wake }
 
 func (w *windows) count() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return uint64(len(w.registers))
+	return w.n
 }
 
+// loadPending counts what waits, at a start.
 func (e *Engine) loadPending() error {
+	n, err := e.fillWindows()
+	e.windows.n = n
+	return err
+}
+
+// fillWindows finds on disk what waits for the time to pass, under the rules of now. What is settled meanwhile may come in
+// all the same: to close its window does nothing.
+func (e *Engine) fillWindows() (n uint64, err error) {
+	rules := e.rules.Load()
 	w := &e.windows
 	w.mu.Lock()
-	w.more = false
+	w.more, w.rules = false, rules
 	w.mu.Unlock()
 	prefix := store.Pending("")
 	for row, err := range e.scan(prefix, store.Behind(prefix), false) {
 		if err != nil {
-			return err
+			return n, err
 		}
+		name := store.RegisterName(row.Key)
 		r := lattice.NewReader(row.Value)
 		since := Stamp(r.Uint())
 		if err := r.End(); err != nil {
-			return damaged("what waits on %q: %w", store.RegisterName(row.Key), err)
+			return n, damaged("what waits on %q: %w", name, err)
 		}
-		w.note(store.RegisterName(row.Key), since)
-		if w.more {
-			return nil
+		if n++; rules.decl(name).Mode().Manual {
+			continue
 		}
+		w.mu.Lock()
+		w.add(name, since)
+		w.mu.Unlock()
 	}
-	return nil
+	return n, nil
+}
+
+// refillWindows fills them again where the rules have changed, or where there is room for those beyond.
+func (e *Engine) refillWindows() error {
+	w := &e.windows
+	w.mu.Lock()
+	due := w.rules != e.rules.Load() || w.more && len(w.timed) < maxTimed/2
+	w.mu.Unlock()
+	if !due {
+		return nil
+	}
+	if err := e.enter(); err != nil {
+		return err
+	}
+	defer e.leave()
+	_, err := e.fillWindows()
+	return err
 }
 
 // closeWindows settles the registers whose window has closed, and those that need not wait any more. It gives the time
 // when the next one closes, zero if none does.
 func (e *Engine) closeWindows(ctx context.Context) (next time.Time, err error) {
+	if err := e.refillWindows(); err != nil {
+		return next, err
+	}
 	now := e.options.Now()
 	w := &e.windows
 	w.mu.Lock()
-	more := w.more
-	type waits struct {
-		name  string
-		since Stamp
-	}
-	var all []waits
-	for name, since := range w.registers {
-		all = append(all, waits{name, since})
-	}
+	timed := maps.Clone(w.timed)
 	w.mu.Unlock()
-	slices.SortFunc(all, func(a, b waits) int { return strings.Compare(a.name, b.name) })
 	rules := e.rules.Load()
-	for _, r := range all {
-		mode := CommitMode{}
-		if d := rules.decl(r.name); d != nil {
-			mode = d.Commit
-		}
-		closes := r.since.Time().Add(mode.Window)
+	for _, name := range slices.Sorted(maps.Keys(timed)) {
+		since := timed[name]
+		mode := rules.decl(name).Mode()
+		closes := since.Time().Add(mode.Window)
 		switch {
 		case mode.Manual:
+			w.done(name, since)
 		case now.Before(closes):
 			if next.IsZero() || closes.Before(next) {
 				next = closes
 			}
 		default:
-			_, failed := e.Collapse(ctx, r.name, Cause{Protocol: "engine", Verb: "window"})
-			err = errors.Join(err, failed)
+			if _, failed := e.Collapse(ctx, name, Cause{Protocol: "engine", Verb: "window"}); failed != nil {
+				err = errors.Join(err, failed)
+				continue
+			}
+			w.done(name, since)
 		}
-	}
-	if more && err == nil {
-		err = e.loadPending()
 	}
 	return next, err
 }
@@ -247,10 +295,7 @@ func (e *Engine) pendingOn(name string) (list []Pending, err error) {
 		if w.Opaque {
 			continue
 		}
-		p := Pending{Register: name, Dot: w.Dot, Time: w.Time, Cause: e.causeOf(w.Dot, w.By)}
-		if s.decl != nil {
-			p.Mode = s.decl.Commit
-		}
+		p := Pending{Register: name, Dot: w.Dot, Time: w.Time, Cause: e.causeOf(w.Dot, w.By), Mode: s.decl.Mode()}
 		items := map[string][]Value{}
 		for _, op := range w.Ops {
 			field, item := lattice.BaseField(op.Field)

@@ -321,7 +321,7 @@ func (e *Engine) Declare(ctx context.Context, declarations []Declaration) error 
 		if ops = ops[n:]; len(ops) == 0 {
 			w.Keep, keep = keep, nil
 		}
-		if _, err := e.writeInternal(ctx, &w); err != nil {
+		if err := e.writeInternal(&w); err != nil {
 			return err
 		}
 	}

@@ -116,15 +116,38 @@ func (e *Engine) Submit(ctx context.Context, w Write) (Dot, func() (Receipt, err
 	if e.store.Full() {
 		return Dot{}, nil, ErrFull
 	}
-	c, behind, err := e.sequence(&w, false)
+	c, behind, err := e.sequenceHere(&w, false)
 	if err != nil {
-		// Why it was refused may not be on disk yet, and nobody may see it before.
-		if err2 := e.settleHere(behind); err2 != nil {
-			err = err2
-		}
 		return Dot{}, nil, err
 	}
 	return c.dot, func() (Receipt, error) { return e.finish(c, behind) }, nil
+}
+
+// sequenceHere is sequence for whoever has entered, with a refusal that may be shown: why it was refused may not be on disk
+// yet, and nobody may see it before.
+func (e *Engine) sequenceHere(w *Write, internal bool) (c *commit, behind uint64, err error) {
+	if c, behind, err = e.sequence(w, internal); err != nil {
+		if failed := e.settleHere(behind); failed != nil {
+			err = failed
+		}
+	}
+	return c, behind, err
+}
+
+// writeInternal writes what is the engine's own: also while the disk is almost full, since that is little and makes room.
+func (e *Engine) writeInternal(w *Write) error {
+	if err := w.check(true); err != nil {
+		return err
+	}
+	if err := e.enter(); err != nil {
+		return err
+	}
+	defer e.leave()
+	c, behind, err := e.sequenceHere(w, true)
+	if err == nil {
+		_, err = e.finish(c, behind)
+	}
+	return err
 }
 
 // finish waits for the disk and publishes.

@@ -354,7 +354,7 @@ func (t *trimming) note(name string) {
 	if t.names == nil {
 		t.names = map[string]struct{}{}
 	}
-	if len(t.names) < maxWindows { // the next step of those beyond notes them again
+	if len(t.names) < maxTimed { // the next step of those beyond notes them again
 		t.names[name] = struct{}{}
 	}
 }

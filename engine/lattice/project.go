@@ -22,6 +22,14 @@ func (d *Decl) Rule(field string) Rule {
 	return d.Fields[field]
 }
 
+// Mode says when candidates collapse.
+func (d *Decl) Mode() CommitMode {
+	if d == nil {
+		return CommitMode{}
+	}
+	return d.Commit
+}
+
 func (d *Decl) deleteWins() bool { return d != nil && d.DeleteWins }
 
 // FieldDots are the live entries behind one field: what somebody who reads it has seen.
