@@ -29,6 +29,7 @@ type delivery struct {
 	learned    []StateBlock // of rulesPrefix
 	waiting    []waitingUnit
 	found      []Finding
+	stubs      bool // registers have come into a group
 }
 
 type movedShard struct {
@@ -151,6 +152,7 @@ func (d *delivery) group(base, v *version) error {
 			err = errors.Join(err, failed)
 		} else {
 			err = errors.Join(err, d.c.batch.Set(store.Register(name), appendStub(nil, d.c.ordinal, v.name)))
+			d.stubs = true
 		}
 	}
 	names := slices.Concat(before, after)
@@ -306,7 +308,11 @@ func (d *delivery) submit(records []Record, erased [][]byte) error {
 			e.trimming.note(a.Register)
 		}
 	}
-	if err := e.store.Submit(b); err != nil {
+	if err := e.submit(c); err != nil || !d.stubs {
+		return err
+	}
+	// Stubs are not among the recent registers, so the next write must find them on the disk.
+	if err := e.store.Settle(); err != nil {
 		return e.fail(fmt.Errorf("write of the log: %w", err))
 	}
 	return nil

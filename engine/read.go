@@ -34,14 +34,15 @@ func unreadable(err error) error {
 	return damaged("%w", err)
 }
 
-// load reads a register's newest state from disk, nil if there is none. It may not be published yet.
+// load reads a register's newest state from disk, nil if there is none. It may not be published yet. What is not applied yet
+// is among the recent ones.
 func (e *Engine) load(name string) (*version, error) {
 	var v *version
-	_, err := e.get(store.Register(name), func(value []byte) (err error) {
+	_, err := e.store.GetApplied(store.Register(name), func(value []byte) (err error) {
 		v, err = e.parse(strings.Clone(name), value)
 		return err
 	})
-	return v, err
+	return v, unreadable(err)
 }
 
 // committed gives a register's newest published version, nil if there is none.

@@ -72,7 +72,8 @@ type commit struct {
 	ordinal  uint64
 	dot      Dot
 	at       Stamp
-	batch    store.Batch
+	batch    store.Batch  // while it is composed
+	flight   store.Flight // from then on, for whoever waits
 	states   []StateBlock // of all registers that a write named
 	deltas   []QDelta     // of those that it changed
 	versions []*version   // likewise; a group's is that of its unit
@@ -153,8 +154,8 @@ func (e *Engine) writeInternal(w *Write) error {
 // finish waits for the disk and publishes.
 func (e *Engine) finish(c *commit, behind uint64) (Receipt, error) {
 	if c.ordinal == 0 { // nothing was committed, but perhaps records
-		if c.batch != (store.Batch{}) {
-			if err := e.synced(c.batch); err != nil {
+		if c.flight != (store.Flight{}) {
+			if _, err := e.synced(c.flight); err != nil {
 				return Receipt{}, err
 			}
 			e.feed.publish(behind)
@@ -163,11 +164,12 @@ func (e *Engine) finish(c *commit, behind uint64) (Receipt, error) {
 		}
 		return Receipt{Cursor: Cursor{e.log, behind}, States: c.states}, nil
 	}
-	if err := e.synced(c.batch); err != nil {
+	durable, err := e.synced(c.flight)
+	if err != nil {
 		return Receipt{}, err
 	}
-	c.batch = store.Batch{} // the feed keeps the commit for a while, and not what is on disk
-	e.feed.publish(c.ordinal)
+	c.flight = store.Flight{} // the feed keeps the commit for a while, and not what is on disk
+	e.feed.publish(durable)
 	r := Receipt{Dot: c.dot, Cursor: Cursor{e.log, c.ordinal}, Time: c.at, States: c.states}
 	for i := range c.deltas {
 		if c.deltas[i].Created {
@@ -177,14 +179,15 @@ func (e *Engine) finish(c *commit, behind uint64) (Receipt, error) {
 	return r, nil
 }
 
-func (e *Engine) synced(b store.Batch) error {
-	if err := b.Wait(); err != nil {
-		return e.fail(fmt.Errorf("sync of the log: %w", err))
+// synced waits for the disk, and says up to which commit everything is there.
+func (e *Engine) synced(f store.Flight) (ordinal uint64, err error) {
+	if ordinal, err = f.Wait(); err != nil {
+		return 0, e.fail(fmt.Errorf("sync of the log: %w", err))
 	}
 	if e.failed.Load() != nil {
-		return e.failure()
+		return 0, e.failure()
 	}
-	return b.Close()
+	return ordinal, nil
 }
 
 // settle makes everything up to an ordinal durable and visible, whoever wrote it.
@@ -306,6 +309,16 @@ func (e *Engine) sequence(w *Write, internal bool) (c *commit, behind uint64, er
 	return c, c.ordinal, x.receipt(c)
 }
 
+// submit gives what a commit has composed its place on the way to the disk. The caller holds e.mu.
+func (e *Engine) submit(c *commit) error {
+	f, err := e.store.Submit(c.batch, e.seqr.ordinal)
+	if err != nil {
+		return e.fail(fmt.Errorf("write of the log: %w", err))
+	}
+	c.batch, c.flight = store.Batch{}, f
+	return nil
+}
+
 func (e *Engine) checkPreconditions(conditions []Precondition) error {
 	for i := range conditions {
 		p := &conditions[i]
@@ -341,10 +354,7 @@ func (e *Engine) keepAlone(c *commit, w *Write) error {
 	if err := keep(c.batch, records); err != nil {
 		return err
 	}
-	if err := e.store.Submit(c.batch); err != nil {
-		return e.fail(err)
-	}
-	return nil
+	return e.submit(c)
 }
 
 // composing is what goes with a candidate into its batch.

@@ -274,8 +274,13 @@ func (e *Engine) Export(ctx context.Context) (*Export, error) {
 	}
 	defer e.leave()
 	e.mu.Lock()
-	s, ordinal, x := e.seqr.core.Snapshot(), e.seqr.ordinal, &Export{e: e, at: e.store.Snapshot()}
+	s, ordinal := e.seqr.core.Snapshot(), e.seqr.ordinal
+	at, err := e.store.Snapshot()
 	e.mu.Unlock()
+	if err != nil {
+		return nil, e.fail(err)
+	}
+	x := &Export{e: e, at: at}
 	x.snapshot = appendSnapshot(nil, &s)
 	e.exports.Add(1)
 	if err := e.settleHere(ordinal); err != nil {

@@ -41,6 +41,7 @@ type Store struct {
 	fsyncs atomic.Uint64
 	disk   vfs.FS
 	dir    string
+	queue  queue
 }
 
 // Open opens the directory, making it if need be, with mode 0700.
@@ -132,7 +133,7 @@ func makeDir(disk vfs.FS, dir string) error {
 // Close writes out what only the log has, whose end can't be told from one that a crash cut off: behind a clean end
 // every byte is covered by a checksum. It notes where the log ended.
 func (s *Store) Close(end End) error {
-	err := errors.Join(s.db.Flush(), s.db.Close())
+	err := errors.Join(s.Settle(), s.db.Flush(), s.db.Close())
 	if err == nil && end != (End{}) {
 		s.noteEnd(end)
 	}
@@ -141,6 +142,15 @@ func (s *Store) Close(end End) error {
 
 // Get gives read the value of a key, which is valid until it returns, and says whether there is one.
 func (s *Store) Get(key []byte, read func(value []byte) error) (found bool, err error) {
+	if err := s.Settle(); err != nil {
+		return false, err
+	}
+	return get(s.db, key, read)
+}
+
+// GetApplied is Get that need not see what nobody has waited for yet, and so doesn't keep writers from sharing their way to
+// the disk.
+func (s *Store) GetApplied(key []byte, read func(value []byte) error) (found bool, err error) {
 	return get(s.db, key, read)
 }
 
@@ -162,7 +172,13 @@ type Row struct{ Key, Value []byte }
 // Scan yields the rows from lower to below upper (nil: the end) as they stand when it begins, in the order of their
 // keys, or in reverse.
 func (s *Store) Scan(lower, upper []byte, reverse bool) iter.Seq2[Row, error] {
-	return scan(s.db, lower, upper, reverse)
+	return func(yield func(Row, error) bool) {
+		if err := s.Settle(); err != nil {
+			yield(Row{}, err)
+			return
+		}
+		scan(s.db, lower, upper, reverse)(yield)
+	}
 }
 
 func scan(from pebble.Reader, lower, upper []byte, reverse bool) iter.Seq2[Row, error] {
@@ -197,7 +213,12 @@ func scan(from pebble.Reader, lower, upper []byte, reverse bool) iter.Seq2[Row, 
 type Snapshot struct{ s *pebble.Snapshot }
 
 // Snapshot gives the store as it is now, with all that was submitted.
-func (s *Store) Snapshot() Snapshot { return Snapshot{s.db.NewSnapshot()} }
+func (s *Store) Snapshot() (Snapshot, error) {
+	if err := s.Settle(); err != nil {
+		return Snapshot{}, err
+	}
+	return Snapshot{s.db.NewSnapshot()}, nil
+}
 
 // Get is Store.Get.
 func (s Snapshot) Get(key []byte, read func(value []byte) error) (found bool, err error) {
@@ -233,29 +254,33 @@ func (b Batch) Len() int { return b.b.Len() }
 // Close releases the batch.
 func (b Batch) Close() error { return b.b.Close() }
 
-// Submit applies the batch: reads see it at once, and batches become durable in the order of their Submits. It is
-// durable when Wait returns.
-func (s *Store) Submit(b Batch) error { return s.db.ApplyNoSyncWait(b.b, pebble.Sync) }
-
-// Wait waits for the disk, once per batch submitted. After an error nothing is known of what the disk has.
-func (b Batch) Wait() error { return b.b.SyncWait() }
-
-// Apply applies the batch. Unless sync is set it becomes durable with the next batch that is.
+// Apply applies the batch, behind all that was submitted. Unless sync is set it becomes durable with the next batch that is.
 func (s *Store) Apply(b Batch, sync bool) error {
+	if err := s.Settle(); err != nil {
+		return err
+	}
 	if sync {
 		return s.db.Apply(b.b, pebble.Sync)
 	}
 	return s.db.Apply(b.b, pebble.NoSync)
 }
 
-// Sync makes durable what was applied before.
-func (s *Store) Sync() error { return s.db.LogData([]byte("sync"), pebble.Sync) }
+// Sync makes durable what was submitted or applied before.
+func (s *Store) Sync() error {
+	if err := s.Settle(); err != nil {
+		return err
+	}
+	return s.db.LogData([]byte("sync"), pebble.Sync)
+}
 
 // Full says that there is less than the wanted room on the disk. It looks at most once per second.
 func (s *Store) Full() bool { return s.space.full(time.Now()) }
 
-// Checkpoint makes a copy of everything that was applied, synced or not, in a directory that does not exist yet.
+// Checkpoint makes a copy of everything that was submitted or applied, synced or not, in a directory that does not exist yet.
 func (s *Store) Checkpoint(dir string) error {
+	if err := s.Settle(); err != nil {
+		return err
+	}
 	return s.db.Checkpoint(dir, pebble.WithFlushedWAL())
 }
 

@@ -64,14 +64,12 @@ func TestScan(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Submit(b); err != nil {
+	f, err := s.Submit(b, 7)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
+	if mark, err := f.Wait(); mark != 7 || err != nil {
+		t.Fatal(mark, err)
 	}
 	scan := func(lower, upper string, reverse bool) (keys []string) {
 		var end []byte
