@@ -9,7 +9,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/spooksystems/gateway/engine"
-	"github.com/spooksystems/gateway/engine/lattice"
 )
 
 // A fullNode is the whole engine on a disk in memory.
@@ -206,4 +205,3 @@ func (n *fullNode) during(syncs int, torn int, f func()) disk {
 }
 
 var _ replica = (*fullNode)(nil)
-var _ lattice.Registers = (*coreNode)(nil)

@@ -104,3 +104,19 @@ func live(g *lattice.Register) string {
 	}
 	return string(b)
 }
+
+// removeAll has each delete take the fields with it, as a delete must not.
+func removeAll(r replica, ops []engine.Op) (out []engine.Op) {
+	for _, op := range ops {
+		if op.Kind == engine.OpDelete {
+			b, err := r.read(op.Register)
+			if err == nil && b.Exists && b.Value.Kind() == lattice.ObjectKind {
+				for _, m := range b.Value.Members() {
+					out = append(out, engine.Op{Register: op.Register, Kind: engine.OpRemove, Field: m.Name})
+				}
+			}
+		}
+		out = append(out, op)
+	}
+	return out
+}
