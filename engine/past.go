@@ -75,28 +75,9 @@ func (e *Engine) Revert(ctx context.Context, register string, to Moment, by Caus
 	if by.Verb == "" {
 		by.Verb = "revert"
 	}
-	w := Write{By: by, If: []Precondition{{Register: register, Match: []StateID{now.ID}}}}
+	w := Write{By: by, If: []Precondition{{Register: register, Match: []StateID{now.ID}}}, Ops: lattice.Restore(register, past.Value)}
 	if now.ID.IsZero() {
 		w.If = nil
-	}
-	switch {
-	case !past.Exists:
-		w.Ops = []Op{{Register: register, Kind: OpDelete}}
-	default:
-		only := Op{Register: register, Kind: OpOnly}
-		var puts []Op
-		put := func(field string, v Value) {
-			only.Fields = append(only.Fields, field)
-			puts = append(puts, Op{Register: register, Kind: OpRestore, Field: field, Value: v})
-		}
-		if past.Value.Kind() == lattice.ObjectKind {
-			for _, m := range past.Value.Members() {
-				put(m.Name, m.Value)
-			}
-		} else {
-			put("", past.Value)
-		}
-		w.Ops = append([]Op{only}, puts...)
 	}
 	return e.WriteState(ctx, w)
 }

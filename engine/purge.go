@@ -90,17 +90,8 @@ func (e *Engine) purgeHere(k hiddenKey) (c *commit, behind uint64, err error) {
 		return nil, 0, err
 	}
 	var ops []lattice.Op
-	if v.ordinal != 0 && !v.reg.Opaque() && !e.sight(v).block.Exists {
-		for _, f := range v.reg.Fields {
-			if f.Name == lattice.Existence && len(v.reg.Entries(lattice.Deletion)) == 0 {
-				continue
-			}
-			op := lattice.Op{Register: k.name, Kind: lattice.Remove, Field: f.Name}
-			for _, entry := range f.Entries {
-				op.Seen = append(op.Seen, entry.Dot)
-			}
-			ops = append(ops, op)
-		}
+	if v.ordinal != 0 && !e.sight(v).block.Exists {
+		ops = v.reg.Purge(k.name)
 	}
 	if len(ops) == 0 {
 		return nil, 0, e.setAlone(k.key, nil)

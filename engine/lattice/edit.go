@@ -42,3 +42,24 @@ type Writer struct {
 	// Mine says whether an origin was this node's before, and is retired: what it had of sums can be taken over.
 	Mine func(OriginID) bool
 }
+
+// Restore gives the edits with which a register becomes what it was: whatever is not in the value goes, and of an absent
+// one the register.
+func Restore(register string, was Value) []Edit {
+	if was.IsAbsent() {
+		return []Edit{{Register: register, Kind: EditDelete}}
+	}
+	edits := []Edit{{Register: register, Kind: EditOnly}}
+	put := func(field string, v Value) {
+		edits[0].Fields = append(edits[0].Fields, field)
+		edits = append(edits, Edit{Register: register, Kind: EditRestore, Field: field, Value: v})
+	}
+	if was.Kind() == ObjectKind {
+		for _, m := range was.Members() {
+			put(m.Name, m.Value)
+		}
+	} else {
+		put("", was)
+	}
+	return edits
+}

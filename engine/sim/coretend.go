@@ -66,17 +66,8 @@ func (n *coreNode) purge() error {
 		reg := n.mem.cells[name].reg
 		gone := []hiding{{name: name}}
 		var ops []lattice.Op
-		if !reg.Exists(n.decl(name)) && !reg.Opaque() {
-			for _, f := range reg.Fields {
-				if f.Name == lattice.Existence && len(reg.Entries(lattice.Deletion)) == 0 {
-					continue
-				}
-				op := lattice.Op{Register: name, Kind: lattice.Remove, Field: f.Name}
-				for _, e := range f.Entries {
-					op.Seen = append(op.Seen, e.Dot)
-				}
-				ops = append(ops, op)
-			}
+		if !reg.Exists(n.decl(name)) {
+			ops = reg.Purge(name)
 		}
 		if len(ops) == 0 {
 			n.commit(&step{clock: n.core.Clock(), hidden: gone})

@@ -139,24 +139,7 @@ func (n *coreNode) revert(register string, to engine.StateID) error {
 			continue
 		}
 		v := p.reg.View(decl, &lattice.Eye{})
-		if v.Value.IsAbsent() {
-			_, wait, err := n.submit(engine.Write{Ops: []engine.Op{{Register: register, Kind: engine.OpDelete}}})
-			if err == nil {
-				_, err = wait()
-			}
-			return err
-		}
-		only := engine.Op{Register: register, Kind: engine.OpOnly}
-		var puts []engine.Op
-		for _, m := range v.Value.Members() {
-			only.Fields = append(only.Fields, m.Name)
-			puts = append(puts, engine.Op{Register: register, Kind: engine.OpRestore, Field: m.Name, Value: m.Value})
-		}
-		if v.Value.Kind() != lattice.ObjectKind {
-			only.Fields = append(only.Fields, "")
-			puts = append(puts, engine.Op{Register: register, Kind: engine.OpRestore, Value: v.Value})
-		}
-		_, wait, err := n.submit(engine.Write{Ops: append([]engine.Op{only}, puts...)})
+		_, wait, err := n.submit(engine.Write{Ops: lattice.Restore(register, v.Value)})
 		if err == nil {
 			_, err = wait()
 		}
