@@ -25,10 +25,8 @@ type expansion struct {
 
 // A part is what the write says of one register, or of one group.
 type part struct {
-	base  *version
-	decl  *lattice.Decl
-	draft *lattice.Draft
-	group *lattice.GroupDraft
+	base *version
+	lattice.Part
 }
 
 // begin uses the room of the write before.
@@ -52,12 +50,7 @@ func (x *expansion) expand() error {
 		if err != nil {
 			return err
 		}
-		if p.group != nil {
-			err = p.group.Apply(op)
-		} else {
-			err = p.draft.Apply(op)
-		}
-		if err != nil {
+		if err := p.Apply(op); err != nil {
 			return err
 		}
 	}
@@ -88,7 +81,7 @@ func (x *expansion) part(op *Op, rest []Op) (*part, error) {
 		if base, err = e.newest(decl.Unit); err != nil {
 			return nil, err
 		}
-		x.parts = append(x.parts, part{base: base, decl: decl, group: lattice.BeginGroup(decl.Unit, base.reg)})
+		x.parts = append(x.parts, part{base, lattice.Part{Base: base.reg, Decl: decl, Group: lattice.BeginGroup(decl.Unit, base.reg)}})
 		x.note(decl.Unit, len(x.parts)-1)
 		x.note(name, len(x.parts)-1)
 	} else {
@@ -102,7 +95,7 @@ func (x *expansion) part(op *Op, rest []Op) (*part, error) {
 		}
 		d.Begin(base.name, base.reg, decl, &x.writer, rest, &e.seqr.dots)
 		x.drafts = append(x.drafts, d)
-		x.parts = append(x.parts, part{base: base, decl: decl, draft: d})
+		x.parts = append(x.parts, part{base, lattice.Part{Base: base.reg, Decl: decl, Draft: d}})
 		x.note(name, len(x.parts)-1)
 	}
 	p := &x.parts[len(x.parts)-1]
@@ -128,7 +121,7 @@ func (x *expansion) find(name string) (int, bool) {
 // note remembers where a name's part is. Few names are found without a map, members of a group are not.
 func (x *expansion) note(name string, at int) {
 	if x.byName == nil {
-		if len(x.parts) <= 8 && x.parts[at].group == nil {
+		if len(x.parts) <= 8 && x.parts[at].Group == nil {
 			return
 		}
 		x.byName = map[string]int{}
@@ -160,22 +153,12 @@ func (x *expansion) permitted(name string, decl *lattice.Decl) error {
 func (x *expansion) finish() (ops []lattice.Op, held []string) {
 	single := len(x.parts) == 1
 	for i := range x.parts {
-		p := &x.parts[i]
-		var own []lattice.Op
-		if p.group != nil {
-			own = p.group.Finish()
-		} else if p.draft.Finish() {
-			own = p.draft.Ops
-		}
+		own, waits := x.parts[i].Finish()
 		if len(own) == 0 {
 			continue
 		}
-		name := own[0].Register
-		switch {
-		case p.decl.Mode().Waits():
-			held = append(held, name)
-		case p.base.reg.Pending() > 0:
-			own = withMarker(own, name, p.base.reg.Cover())
+		if waits {
+			held = append(held, own[0].Register)
 		}
 		if single {
 			return own, held
@@ -183,15 +166,6 @@ func (x *expansion) finish() (ops []lattice.Op, held []string) {
 		ops = append(ops, own...)
 	}
 	return ops, held
-}
-
-// withMarker has what waits on a register collapse first: it no longer has to.
-func withMarker(ops []lattice.Op, register string, cover QStateVector) []lattice.Op {
-	i := slices.IndexFunc(ops, func(op lattice.Op) bool { return op.Field > lattice.Marker })
-	if i < 0 {
-		i = len(ops)
-	}
-	return slices.Insert(slices.Clone(ops), i, lattice.Op{Register: register, Kind: lattice.Collapse, Field: lattice.Marker, Seen: cover})
 }
 
 // receipt gives the states of all registers that the write named.

@@ -21,31 +21,28 @@ func (n *node) edit(t failer, decl *Decl, by Cause, wall time.Time, edits ...Edi
 	t.Helper()
 	writer := &Writer{Self: n.core.ID(), By: by.By(), Mine: n.core.Mine}
 	var room []Dot
-	var ops []Op
+	p := Part{Decl: decl}
 	if decl != nil && decl.Unit != "" {
-		g := BeginGroup(decl.Unit, n.regs[decl.Unit])
-		for i := range edits {
-			if err := g.Apply(&edits[i]); err != nil {
-				return nil, err
-			}
-		}
-		ops = g.Finish()
+		p.Base = n.regs[decl.Unit]
+		p.Group = BeginGroup(decl.Unit, p.Base)
 	} else {
-		var d Draft
-		d.Begin(edits[0].Register, n.regs[edits[0].Register], decl, writer, edits, &room)
-		for i := range edits {
-			if err := d.Apply(&edits[i]); err != nil {
-				return nil, err
-			}
-		}
-		if d.Finish() {
-			ops = d.Ops
+		p.Base, p.Draft = n.regs[edits[0].Register], new(Draft)
+		p.Draft.Begin(edits[0].Register, p.Base, decl, writer, edits, &room)
+	}
+	for i := range edits {
+		if err := p.Apply(&edits[i]); err != nil {
+			return nil, err
 		}
 	}
+	ops, waits := p.Finish()
 	if len(ops) == 0 {
 		return nil, nil
 	}
-	return n.write(t, ops, nil, by, wall), nil
+	var held []string
+	if waits {
+		held = []string{ops[0].Register}
+	}
+	return n.write(t, ops, held, by, wall), nil
 }
 
 func put(v Value) Edit { return Edit{Register: "a", Kind: EditPut, Field: "x", Value: v} }

@@ -1,8 +1,6 @@
 package sim
 
 import (
-	"slices"
-
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/engine/lattice"
 )
@@ -23,22 +21,8 @@ func (n *coreNode) submit(w engine.Write) (engine.Dot, func() (engine.Receipt, e
 	if n.o.mutant == DeleteWhole {
 		w.Ops = removeAll(n, w.Ops)
 	}
-	type part struct {
-		name  string
-		base  *lattice.Register
-		decl  *lattice.Decl
-		draft *lattice.Draft
-		group *lattice.GroupDraft
-	}
-	var parts []part
-	find := func(name string) *part {
-		for i := range parts {
-			if parts[i].name == name {
-				return &parts[i]
-			}
-		}
-		return nil
-	}
+	parts := map[string]*lattice.Part{}
+	var names []string // of the parts, in the order of their first op
 	var room []engine.Dot
 	for i := range w.Ops {
 		op := &w.Ops[i]
@@ -47,52 +31,28 @@ func (n *coreNode) submit(w engine.Write) (engine.Dot, func() (engine.Receipt, e
 		if decl != nil && decl.Unit != "" {
 			name = decl.Unit
 		}
-		p := find(name)
+		p := parts[name]
 		if p == nil {
-			base := n.mem.cells[name].reg
-			np := part{name: name, base: base, decl: decl}
+			p = &lattice.Part{Base: n.mem.cells[name].reg, Decl: decl}
 			if decl != nil && decl.Unit != "" {
-				np.group = lattice.BeginGroup(name, base)
+				p.Group = lattice.BeginGroup(name, p.Base)
 			} else {
-				np.draft = new(lattice.Draft)
-				np.draft.Begin(name, base, decl, &writer, w.Ops[i:], &room)
+				p.Draft = new(lattice.Draft)
+				p.Draft.Begin(name, p.Base, decl, &writer, w.Ops[i:], &room)
 			}
-			parts = append(parts, np)
-			p = &parts[len(parts)-1]
+			parts[name] = p
+			names = append(names, name)
 		}
-		var err error
-		if p.group != nil {
-			err = p.group.Apply(op)
-		} else {
-			err = p.draft.Apply(op)
-		}
-		if err != nil {
+		if err := p.Apply(op); err != nil {
 			return engine.Dot{}, nil, err
 		}
 	}
 	var ops []lattice.Op
 	var held []string
-	for i := range parts {
-		p := &parts[i]
-		var own []lattice.Op
-		if p.group != nil {
-			own = p.group.Finish()
-		} else if p.draft.Finish() {
-			own = p.draft.Ops
-		}
-		if len(own) == 0 {
-			continue
-		}
-		switch {
-		case p.decl != nil && p.decl.Commit.Waits():
-			held = append(held, p.name)
-		case p.base.Pending() > 0:
-			own = slices.Clone(own)
-			at := len(own)
-			if i := slices.IndexFunc(own, func(op lattice.Op) bool { return op.Field > lattice.Marker }); i >= 0 {
-				at = i
-			}
-			own = slices.Insert(own, at, lattice.Op{Register: p.name, Kind: lattice.Collapse, Field: lattice.Marker, Seen: n.core.Vector()})
+	for _, name := range names {
+		own, waits := parts[name].Finish()
+		if waits {
+			held = append(held, name)
 		}
 		ops = append(ops, own...)
 	}
@@ -119,7 +79,7 @@ func (n *coreNode) collapse(register string) error {
 	if n.mem.cells[register].reg.Pending() == 0 {
 		return nil
 	}
-	ops := []lattice.Op{{Register: register, Kind: lattice.Collapse, Field: lattice.Marker, Seen: n.core.Vector()}}
+	ops := []lattice.Op{{Register: register, Kind: lattice.Collapse, Field: lattice.Marker, Seen: n.mem.cells[register].reg.Cover()}}
 	eff, err := n.write(ops, nil, engine.Cause{})
 	if err != nil {
 		return err
