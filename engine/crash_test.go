@@ -59,10 +59,13 @@ func (w *witness) sofar() *witness {
 	return out
 }
 
+// Few writers go to the disk alone, many share their way there.
+const few, many = 8, 64
+
 // load lets writers, observers and readers loose on an engine until ctx ends or it fails.
-func load(ctx context.Context, e *engine.Engine, w *witness) (wait func()) {
+func load(ctx context.Context, e *engine.Engine, w *witness, writers int) (wait func()) {
 	var wg sync.WaitGroup
-	for n := range 8 {
+	for n := range writers {
 		writer := fmt.Sprint(n)
 		wg.Go(func() {
 			for i := 1; ctx.Err() == nil; i++ {
@@ -200,12 +203,12 @@ func TestPowerCut(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	acked := 0
-	for n := 0; n < *crashes; {
+	for n, run := 0, 0; n < *crashes; run++ {
 		fs := vfs.NewCrashableMem()
 		e := open(t, engine.Options{FS: fs, MemTableBytes: 256 << 10, RecentBytes: 64 << 10, FeedBytes: 64 << 10})
 		ctx, cancel := context.WithCancel(t.Context())
 		w := &witness{told: map[uint64]string{}, kept: map[string]int{}}
-		wait := load(ctx, e, w)
+		wait := load(ctx, e, w, []int{few, many}[run%2])
 		type cut struct {
 			before *witness
 			fs     *vfs.MemFS
@@ -240,8 +243,12 @@ func TestPowerCut(t *testing.T) {
 }
 
 func TestDiskFailureEndsIt(t *testing.T) {
-	for _, kind := range []string{"sync", "write"} {
-		t.Run(kind, func(t *testing.T) {
+	for _, c := range []struct {
+		kind    string
+		writers int
+	}{{"sync", few}, {"write", few}, {"sync", many}, {"write", many}} {
+		t.Run(fmt.Sprintf("%s/%d", c.kind, c.writers), func(t *testing.T) {
+			kind := c.kind
 			mem := vfs.NewCrashableMem()
 			var armed atomic.Bool
 			broken := errors.New("input/output error")
@@ -267,7 +274,7 @@ func TestDiskFailureEndsIt(t *testing.T) {
 				t.Fatal(err)
 			}
 			w := &witness{told: map[uint64]string{}, kept: map[string]int{}}
-			wait := load(t.Context(), e, w)
+			wait := load(t.Context(), e, w, c.writers)
 			for w.sofar().acked < 200 {
 				if _, err := e.Cursor(t.Context()); err != nil {
 					t.Fatal(err)

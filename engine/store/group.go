@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -87,20 +88,26 @@ func (f Flight) Wait() (mark uint64, err error) {
 		<-g.done
 		return g.mark, g.err
 	}
+	err = errEnded
+	defer func() { // also where pebble ends the goroutine
+		g.err = err
+		close(g.done)
+	}()
 	if !g.applied.Load() {
 		q.turn.Lock()
 		defer q.turn.Unlock()
-		err = f.s.flush() // it is the open one, unless somebody was here first
-	}
-	if err == nil {
-		if err = errors.Join(g.whole.SyncWait(), g.whole.Close()); err == nil {
-			q.landed(g.last)
+		if err := f.s.flush(); err != nil { // it is the open one, unless somebody was here first
+			return g.mark, err
 		}
 	}
-	g.err = err
-	close(g.done)
+	if err = errors.Join(g.whole.SyncWait(), g.whole.Close()); err == nil {
+		q.landed(g.last)
+	}
 	return g.mark, err
 }
+
+// errEnded is what others learn whose batch was with one that came upon a fatal error.
+var errEnded = errors.New("the storage has failed")
 
 // landed notes that batches are durable, up to the one that was submitted as the last.
 func (q *queue) landed(last uint64) {
@@ -129,10 +136,10 @@ func (s *Store) flush() error {
 	}
 	err := q.compose(s.db, g)
 	if err == nil {
-		err = s.db.ApplyNoSyncWait(g.whole, pebble.Sync)
+		err = s.apply(g.whole)
 	}
 	if err != nil {
-		q.failed.Store(&err)
+		q.failed.CompareAndSwap(nil, &err)
 		return err
 	}
 	g.parts = nil
@@ -141,8 +148,33 @@ func (s *Store) flush() error {
 	return nil
 }
 
+// broken stops everything: the disk has refused the log, and what it has of it is not known.
+func (s *Store) broken(err error) {
+	err = fmt.Errorf("write of the log: %w", err)
+	s.queue.failed.CompareAndSwap(nil, &err)
+}
+
+// apply hands a batch to pebble, which panics where the log has failed before.
+func (s *Store) apply(b *pebble.Batch) (err error) {
+	err = errEnded
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("write of the log: %v", p)
+			s.fatal(err)
+		}
+		if err != nil { // also where the goroutine ends here
+			s.queue.failed.CompareAndSwap(nil, &err)
+		}
+	}()
+	err = s.db.ApplyNoSyncWait(b, pebble.Sync)
+	return err
+}
+
 // Settle applies what was submitted, if anything is not: GetApplied sees it then.
 func (s *Store) Settle() error {
+	if failed := s.queue.failed.Load(); failed != nil {
+		return *failed
+	}
 	if s.queue.applied.Load() == s.queue.submitted.Load() {
 		return nil
 	}

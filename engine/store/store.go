@@ -41,6 +41,7 @@ type Store struct {
 	fsyncs atomic.Uint64
 	disk   vfs.FS
 	dir    string
+	fatal  func(error)
 	queue  queue
 }
 
@@ -71,7 +72,7 @@ func Open(o Options) (*Store, error) {
 		return nil, fmt.Errorf("%w: %s (%v)", ErrInUse, o.Dir, err)
 	}
 	options := &pebble.Options{
-		FS:                          countedFS{disk, &s.fsyncs},
+		FS:                          countedFS{disk, &s.fsyncs, s.broken},
 		Lock:                        lock,
 		CacheSize:                   o.CacheBytes,
 		MemTableSize:                o.MemTableBytes,
@@ -99,7 +100,7 @@ func Open(o Options) (*Store, error) {
 	if err := lock.Close(); err != nil { // the open database keeps its own hold on it
 		return nil, errors.Join(err, s.db.Close())
 	}
-	s.disk, s.dir = disk, o.Dir
+	s.disk, s.dir, s.fatal = disk, o.Dir, o.Fatal
 	s.space = newSpace(disk, o.Dir, o.MinFree, o.Log)
 	s.space.check()
 	return s, nil
@@ -133,6 +134,9 @@ func makeDir(disk vfs.FS, dir string) error {
 // Close writes out what only the log has, whose end can't be told from one that a crash cut off: behind a clean end
 // every byte is covered by a checksum. It notes where the log ended.
 func (s *Store) Close(end End) error {
+	if s.queue.failed.Load() != nil {
+		return errors.Join(s.Settle(), s.db.Close())
+	}
 	err := errors.Join(s.Settle(), s.db.Flush(), s.db.Close())
 	if err == nil && end != (End{}) {
 		s.noteEnd(end)
@@ -256,21 +260,31 @@ func (b Batch) Close() error { return b.b.Close() }
 
 // Apply applies the batch, behind all that was submitted. Unless sync is set it becomes durable with the next batch that is.
 func (s *Store) Apply(b Batch, sync bool) error {
+	last := s.queue.submitted.Load()
 	if err := s.Settle(); err != nil {
 		return err
 	}
-	if sync {
-		return s.db.Apply(b.b, pebble.Sync)
+	if !sync {
+		return s.db.Apply(b.b, pebble.NoSync)
 	}
-	return s.db.Apply(b.b, pebble.NoSync)
+	if err := s.db.Apply(b.b, pebble.Sync); err != nil {
+		return err
+	}
+	s.queue.landed(last)
+	return nil
 }
 
 // Sync makes durable what was submitted or applied before.
 func (s *Store) Sync() error {
+	last := s.queue.submitted.Load()
 	if err := s.Settle(); err != nil {
 		return err
 	}
-	return s.db.LogData([]byte("sync"), pebble.Sync)
+	if err := s.db.LogData([]byte("sync"), pebble.Sync); err != nil {
+		return err
+	}
+	s.queue.landed(last)
+	return nil
 }
 
 // Full says that there is less than the wanted room on the disk. It looks at most once per second.
