@@ -61,10 +61,13 @@ const Existence = lattice.Existence
 
 // A Write is one candidate before it has a dot: applied and observed atomically.
 type Write struct {
-	Ops  []Op
-	If   []Precondition
-	By   Cause
-	Tag  uint64   // comes back in the deltas of live observers; never stored
+	Ops []Op
+	If  []Precondition
+	By  Cause
+	Tag uint64 // comes back in the deltas of live observers; never stored
+	// Bulk: one document that is many registers. It may be as large as MaxBulkOps and MaxBulk, and while it gets its place
+	// no other write does, so it is for the process that hosts the engine to allow.
+	Bulk bool
 	Keep []Record // stored in the same batch
 	// KeepWith, where set, gives further records for the same batch, once the dot is known. It
 	// runs inside the sequencer: it must be quick and call nothing of the engine.
@@ -274,7 +277,7 @@ type State interface {
 	ReadState(ctx context.Context, register string) (StateBlock, error)
 	// WriteState commits one candidate. It is durable and visible when WriteState returns. A write
 	// that changes nothing at all makes none: its Receipt has the zero Dot and the state as it is.
-	// Op.Base, Tag and Keep are for the process that hosts the engine; a client refuses them.
+	// Op.Base, Tag, Keep and Bulk are for the process that hosts the engine; a client refuses them.
 	WriteState(ctx context.Context, w Write) (Receipt, error)
 	// List yields existing registers in name order, behind after, at most limit (0: all).
 	List(ctx context.Context, prefix, after string, limit int) iter.Seq2[StateBlock, error]

@@ -17,7 +17,8 @@ type expansion struct {
 	writer lattice.Writer
 	// internal: the engine's own write, of registers that are reserved and without a look at who writes.
 	internal bool
-	names    []string // of the registers in the order of their first op
+	names    []string            // of the registers in the order of their first op
+	seen     map[string]struct{} // likewise, once they are many
 	parts    []part
 	byName   map[string]int // index of parts, by the register's name or the unit's
 	drafts   []*lattice.Draft
@@ -43,8 +44,11 @@ func (x *expansion) begin(e *Engine, w *Write, internal bool) {
 func (x *expansion) expand() error {
 	for i := range x.w.Ops {
 		op := &x.w.Ops[i]
-		if len(x.names) == 0 || x.names[len(x.names)-1] != op.Register && !slices.Contains(x.names, op.Register) {
+		if len(x.names) == 0 || x.names[len(x.names)-1] != op.Register && !x.named(op.Register) {
 			x.names = append(x.names, op.Register)
+			if x.seen != nil {
+				x.seen[op.Register] = struct{}{}
+			}
 		}
 		p, err := x.part(op, x.w.Ops[i:])
 		if err != nil {
@@ -55,6 +59,23 @@ func (x *expansion) expand() error {
 		}
 	}
 	return nil
+}
+
+// named tells whether the write has named a register before.
+func (x *expansion) named(register string) bool {
+	const few = 16
+	switch {
+	case x.seen != nil:
+		_, ok := x.seen[register]
+		return ok
+	case len(x.names) <= few:
+		return slices.Contains(x.names, register)
+	}
+	x.seen = make(map[string]struct{}, 2*len(x.names))
+	for _, n := range x.names {
+		x.seen[n] = struct{}{}
+	}
+	return x.named(register)
 }
 
 // part finds what the write says of an op's register, or begins it.

@@ -17,9 +17,11 @@ const (
 	MaxValue     = 64 << 10  // bytes of one value, encoded
 	MaxOps       = 1000      // of one write
 	MaxCandidate = 256 << 10 // bytes of one write, encoded
+	MaxBulkOps   = 200_000   // of one write that is Bulk
+	MaxBulk      = 32 << 20  // bytes of one write that is Bulk, encoded
 	MaxFields    = 4096      // of one register
 	MaxRegister  = 1 << 20   // bytes of one register, encoded
-	MaxKept      = 16 << 20  // bytes of records in one write
+	MaxKept      = 32 << 20  // bytes of records in one write
 	maxCause     = 1024      // bytes of each part of a Cause; the rest is cut off
 	maxTable     = 32        // bytes of a Record's table
 )
@@ -90,10 +92,18 @@ func checkValue(op *Op) error {
 	return nil
 }
 
+// most gives the limits of the write: how many operations, and bytes.
+func (w *Write) most() (ops, bytes int) {
+	if w.Bulk {
+		return MaxBulkOps, MaxBulk
+	}
+	return MaxOps, MaxCandidate
+}
+
 // check says whether a write can be tried at all. What depends on the registers' state is the sequencer's to check.
 func (w *Write) check(internal bool) error {
-	if len(w.Ops) > MaxOps {
-		return tooLarge("a write of %d operations; the limit is %d", len(w.Ops), MaxOps)
+	if most, _ := w.most(); len(w.Ops) > most {
+		return tooLarge("a write of %d operations; the limit is %d", len(w.Ops), most)
 	}
 	if len(w.Ops) == 0 && len(w.Keep) == 0 && w.KeepWith == nil {
 		return invalid("a write without operations")
@@ -146,7 +156,7 @@ func checkRecords(records []Record) error {
 
 // clip makes the parts of a cause fit to be stored: it says who did it, and must never be why it can't be done.
 func clip(c *Cause) {
-	for _, s := range [...]*string{&c.Principal, &c.Protocol, &c.Wrapper, &c.Peer, &c.Verb, &c.Server, &c.Address, &c.Source} {
+	for _, s := range [...]*string{&c.Principal, &c.Protocol, &c.Wrapper, &c.Peer, &c.Verb, &c.Server, &c.Address, &c.Source, &c.RenamedFrom} {
 		if len(*s) > maxCause {
 			*s = (*s)[:maxCause] + "…"
 		}

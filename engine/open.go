@@ -38,7 +38,7 @@ type Options struct {
 	HistoryAge time.Duration
 	// PurgeAfter is how long what a delete hides is kept at least, and until every member knows of it; default an hour.
 	PurgeAfter time.Duration
-	// HeldBytes bounds the candidates that wait for others; default 16 MiB.
+	// HeldBytes bounds the candidates that wait for others; default 64 MiB: MaxBulk fits in.
 	HeldBytes int
 	// Random gives the randomness of identities; default crypto/rand. Only a simulation sets it.
 	Random io.Reader
@@ -120,7 +120,7 @@ func Open(o Options) (*Engine, error) {
 		o.PurgeAfter = time.Hour
 	}
 	if o.HeldBytes == 0 {
-		o.HeldBytes = 16 << 20
+		o.HeldBytes = 64 << 20
 	}
 	if o.Random == nil {
 		o.Random = rand.Reader

@@ -135,7 +135,7 @@ func (e *Engine) receive(ctx context.Context, raw [][]byte) (r Reception, wait f
 			err = failed
 			break
 		}
-		if len(b) > 2*MaxCandidate {
+		if len(b) > MaxBulk+MaxCandidate {
 			err = tooLarge("a candidate of %d bytes", len(b))
 			break
 		}

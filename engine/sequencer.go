@@ -58,6 +58,16 @@ func (s *sequencer) endStep() {
 	s.read = nil
 }
 
+// shrink gives up room that only a large write needed.
+func (s *sequencer) shrink() {
+	if cap(s.eff.Raw) > 2*MaxCandidate {
+		s.eff = lattice.Effects{}
+	}
+	if cap(s.out) > 2*MaxRegister {
+		s.out = nil
+	}
+}
+
 // byOf is cause.By(), which is the same as the last time most often.
 func (s *sequencer) byOf(cause *Cause) lattice.By {
 	if c := &s.cause; c.Protocol != cause.Protocol || c.Wrapper != cause.Wrapper || c.Principal != cause.Principal || c.Verified != cause.Verified {
@@ -293,9 +303,10 @@ func (e *Engine) sequence(w *Write, internal bool) (c *commit, behind uint64, er
 	if err := s.core.Write(e, ops, held, w.By, x.writer.By, e.options.Now(), &s.eff); err != nil {
 		return nil, behind, err
 	}
-	if len(s.eff.Raw) > MaxCandidate {
-		return nil, behind, tooLarge("a write of %d bytes, encoded; the limit is %d", len(s.eff.Raw), MaxCandidate)
+	if _, most := w.most(); len(s.eff.Raw) > most {
+		return nil, behind, tooLarge("a write of %d bytes, encoded; the limit is %d", len(s.eff.Raw), most)
 	}
+	defer s.shrink()
 	records := w.Keep
 	if w.KeepWith != nil {
 		records = append(slices.Clip(records), w.KeepWith(s.eff.Candidate.Dot)...)

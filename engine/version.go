@@ -108,6 +108,8 @@ type recent struct {
 	cur, old map[string]*cell
 	bytes    int // of cur
 	limit    int
+	full     int    // bytes at which the next generation begins, above limit, until stays is published
+	stays    uint64 // the newest ordinal that was unpublished when this one began
 }
 
 func newRecent(limit int) recent {
@@ -153,18 +155,24 @@ func (r *recent) put(name string, v *version, published uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.cur[name] = c
-	if r.bytes < r.limit {
+	if r.bytes < r.limit || r.bytes < r.full && published < r.stays {
 		return
 	}
 	next := make(map[string]*cell, len(r.cur)/2)
-	r.bytes = 0
+	was := r.bytes
+	r.bytes, r.stays = 0, 0
 	for _, m := range []map[string]*cell{r.old, r.cur} {
 		for name, c := range m {
 			if v := c.latest.Load(); v.ordinal > published {
 				next[name] = c
 				r.bytes += v.size
+				r.stays = max(r.stays, v.ordinal)
 			}
 		}
 	}
 	r.cur, r.old = next, r.cur
+	if was > 2*r.limit {
+		r.old = next // a large write has gone through: it is not kept in memory whole
+	}
+	r.full = 2 * r.bytes // what has to stay is not gone through again with each register of one large write
 }

@@ -11,8 +11,10 @@ import (
 const (
 	tableBaseline = "baseline" // wrapper, server, address, register: what the server last showed
 	tableContact  = "contact"  // wrapper, bind: first contact is over
+	tableClaim    = "claim"    // wrapper, server, address in lower case: the address as it was first, where case tells none apart
 	tableConflict = "conflict" // wrapper, server, address, register: sides that differ at first contact
 	tableCursor   = "cursor"   // wrapper: write-back has settled everything up to here
+	tableDocument = "document" // wrapper, server, address: the whole document that a peer of a virtual wrapper wrote last
 	tableIntent   = "intent"   // wrapper, number: a write on its way to a real server
 	tableReading  = "reading"  // wrapper, server, address, register, field: what an address of a virtual wrapper last reported of a sum
 	tableParked   = "parked"   // id: an operation that could not be applied

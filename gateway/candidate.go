@@ -31,16 +31,40 @@ func (l *link) candidate(ctx context.Context, op *wrappers.Operation) (*draft, e
 		if err != nil {
 			return w, err
 		}
-		for _, e := range effects {
-			if err := l.add(ctx, part, e, w); err != nil {
+		if slices.ContainsFunc(effects, together) {
+			if part, err = l.begun(ctx, part, effects, w); err != nil {
 				return w, err
 			}
 		}
+		if err := l.addAll(ctx, part, effects, w); err != nil {
+			return w, err
+		}
 	}
+	from := w.By.RenamedFrom
 	w.By = l.cause(op, w.By.Source)
+	w.By.RenamedFrom = from
 	w.Tag = op.Tag
 	w.keep()
 	return w, nil
+}
+
+// addAll appends what the effects of an operation do to their registers.
+func (l *link) addAll(ctx context.Context, op *wrappers.Operation, effects []mapping.Effect, w *draft) error {
+	for _, e := range effects {
+		var err error
+		switch {
+		case e.Document != nil:
+			err = l.addDocument(ctx, op, e, effects, w)
+		case e.Bind.Rows():
+			err = l.addRow(ctx, op, e, w)
+		default:
+			err = l.add(ctx, op, e, w)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // add appends what one effect does to its register.
@@ -65,7 +89,7 @@ func (l *link) add(ctx context.Context, op *wrappers.Operation, e mapping.Effect
 	switch {
 	case e.Delete:
 		ops := deleteOps(e.Bind, e.Register, cur)
-		if ops == nil && e.Bind.OnDelete() != "ignore" {
+		if ops == nil && e.Bind.OnDelete() != "ignore" && !e.Marked && (!e.Bind.Shared() || w.created) {
 			return wrappers.Refuse(wrappers.ErrNotFound, fmt.Sprintf("register %s has no value here", e.Register))
 		}
 		w.Ops = append(w.Ops, ops...)
@@ -133,7 +157,7 @@ func fieldsOf(st engine.StateBlock) []string {
 	if !st.Exists {
 		return nil
 	}
-	if st.Value.Kind() != lattice.ObjectKind {
+	if !isFields(st.Value) {
 		if st.Value.IsAbsent() {
 			return nil
 		}
@@ -145,6 +169,8 @@ func fieldsOf(st engine.StateBlock) []string {
 	}
 	return out
 }
+
+func isFields(v engine.Value) bool { return v.Kind() == lattice.ObjectKind }
 
 // precondition turns a peer's versions into a check that the sequencer makes with the commit.
 func (l *link) precondition(p wrappers.Precondition, e mapping.Effect, cur engine.StateBlock, w *draft) error {
@@ -188,56 +214,21 @@ func (l *link) precondition(p wrappers.Precondition, e mapping.Effect, cur engin
 	return nil
 }
 
-// rename is one candidate: what the old register's bind maps goes, and the new register gets it.
-func (l *link) rename(ctx context.Context, op *wrappers.Operation, w *draft) error {
-	from, ok := l.set().At(l.name, op.Server, op.Address)
-	if !ok {
-		return wrappers.ErrUnmapped
-	}
-	to, ok := l.set().At(l.name, op.Server, op.To)
-	if !ok {
-		return wrappers.Refuse(wrappers.ErrUnmapped, fmt.Sprintf("no bind maps %s", op.To))
-	}
-	cur, err := l.store.ReadState(ctx, from.Register)
-	if err != nil {
-		return kind(err)
-	}
-	gone := deleteOps(from.Bind, from.Register, cur)
-	if gone == nil {
-		return wrappers.Refuse(wrappers.ErrNotFound, fmt.Sprintf("register %s has no value here", from.Register))
-	}
-	if w.By.Source == "" {
-		w.By.Source = from.Bind.Source()
-	}
-	w.If = append(w.If, engine.Precondition{Register: from.Register, Match: []engine.StateID{cur.ID}})
-	w.Ops = append(w.Ops, gone...)
-	fields := from.Bind.Mapped(from.Register, cur)
-	if to.Bind.Open() {
-		only := engine.Op{Register: to.Register, Kind: engine.OpOnly}
-		for _, f := range fields {
-			only.Fields = append(only.Fields, f.Field)
-		}
-		w.Ops = append(w.Ops, only)
-	}
-	for _, f := range fields {
-		w.Ops = append(w.Ops, engine.Op{Register: to.Register, Kind: engine.OpPut, Field: f.Field, Value: f.Value})
-	}
-	// The other register may have other rules: siblings, say, are no value of its own.
-	return kind(l.set().Check(to.Register, w.Ops))
-}
-
 // sequence gives the candidate of an operation its place. A precondition may be the gateway's own:
 // if somebody came between the look and the commit, it looks again.
-func (l *link) sequence(ctx context.Context, op *wrappers.Operation) (w engine.Write, wait func() (engine.Receipt, error), err error) {
+func (l *link) sequence(ctx context.Context, op *wrappers.Operation) (w *draft, wait func() (engine.Receipt, error), err error) {
 	const looks = 16
 	for try := 1; ; try++ {
 		d, err := l.candidate(ctx, op)
-		w = d.Write
+		w = d
 		if err != nil || len(w.Ops) == 0 {
 			d.sequenced(false)
+			if err == nil && w.Bulk && len(w.Keep) > 0 { // the rows are as they were, and their order is another
+				err = kind(l.store.KeepRecords(ctx, true, w.Keep...))
+			}
 			return w, func() (engine.Receipt, error) { return engine.Receipt{}, nil }, err
 		}
-		_, wait, err = l.store.Submit(ctx, w)
+		_, wait, err = l.store.Submit(ctx, w.Write)
 		d.sequenced(err == nil)
 		if err == nil {
 			return w, wait, nil

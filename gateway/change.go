@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -14,6 +15,11 @@ import (
 // prepare decides what, if anything, is to be written at a spot whose address is ours.
 func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool, error) {
 	l := b.l
+	if d.register == "" {
+		if t := l.documentAt(l.set(), d.server, d.address); t != nil {
+			return b.prepareRows(ctx, d, t)
+		}
+	}
 	var p mapping.Place
 	for _, q := range l.set().Places(l.name, d.register) {
 		if q.Server == d.server && q.Address == d.address {
@@ -38,6 +44,9 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 	}
 	st, err := l.store.ReadState(ctx, d.register)
 	if err != nil {
+		return wrappers.Change{}, false, err
+	}
+	if mine, err := l.mayWrite(ctx, p, st); err != nil || !mine {
 		return wrappers.Change{}, false, err
 	}
 	base, known, err := l.base.get(d.spot)
@@ -77,7 +86,8 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 	}
 	fields := shownFields(p.Bind.Mapped(d.register, st))
 	gone := !st.Exists || len(fields) == 0 && !p.Bind.Open()
-	if gone && p.Bind.OnDelete() == "ignore" {
+	hidden := !gone && !p.Bind.There(st) // the address goes, and that says something of the register
+	if (gone || hidden) && p.Bind.OnDelete() == "ignore" {
 		return wrappers.Change{}, false, nil
 	}
 	if !d.force && d.told == 0 && base.Holds(fields, gone) {
@@ -86,9 +96,34 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 	d.sent = engine.Stored(fields, st)
 	d.sent.Gone = gone
 	d.version = st
-	c.Gone = gone
+	c.Gone = gone || hidden
 	c.Create = !known || base.Holds(nil, true)
-	if !gone {
+	if gone && p.Bind.Marks() {
+		if c.Create {
+			return wrappers.Change{}, false, nil // there is nothing to mark
+		}
+		if c.Payload, err = p.Bind.OutGone(p, st, nil, l.env(ctx)); err != nil {
+			return wrappers.Change{}, false, err
+		}
+		c.Gone = false
+		c.Onto = func(doc wrappers.Payload) (wrappers.Payload, error) { return p.Bind.OutGone(p, st, &doc, l.env(ctx)) }
+	} else if gone && p.Bind.Shared() { // a part goes, and what the others have stays
+		_, there, err := l.versionAt(ctx, d.server, d.address)
+		if err != nil {
+			return wrappers.Change{}, false, err
+		}
+		c.Gone = !there
+	}
+	if p.Bind.Filled() {
+		if c.Gone {
+			return wrappers.Change{}, false, nil // a command is not taken back
+		}
+		var ok bool
+		if c.Address, ok = l.set().AddressOf(p, st); !ok {
+			return wrappers.Change{}, false, nil
+		}
+	}
+	if !c.Gone && c.Onto == nil {
 		pay, send, err := p.Bind.Out(p, st, nil, l.env(ctx))
 		if err != nil {
 			return wrappers.Change{}, false, err
@@ -104,7 +139,7 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 			return wrappers.Change{}, false, nil
 		}
 		c.Payload = pay
-		if !p.Bind.Whole() {
+		if !p.Bind.Whole() && !p.Bind.Filled() {
 			c.Onto = func(doc wrappers.Payload) (wrappers.Payload, error) {
 				pay, send, err := p.Bind.Out(p, st, &doc, l.env(ctx))
 				if err == nil && !send {
@@ -172,6 +207,14 @@ func (b *writeBack) done(ctx context.Context, d *due, c wrappers.Change, e wrapp
 		l.keepQuietly(intentsGone(d.intents)...)
 		return nil
 	}
+	if d.sentRows != nil {
+		if err := b.doneRows(d, e); err != nil {
+			return err
+		}
+		l.parking.cleared(l, d)
+		l.outEvent(d, c, slices.Sorted(maps.Keys(d.sentRows)))
+		return nil
+	}
 	l.base.turn.Lock()
 	defer l.base.turn.Unlock()
 	base, _, err := l.base.get(d.spot)
@@ -197,12 +240,17 @@ func (b *writeBack) done(ctx context.Context, d *due, c wrappers.Change, e wrapp
 	}
 	l.keepQuietly(l.base.record(d.spot, base), toldRecord(l, d))
 	l.parking.cleared(l, d)
+	l.outEvent(d, c, []string{d.register})
+	return nil
+}
+
+// outEvent reports that a server took a write.
+func (l *link) outEvent(d *due, c wrappers.Change, registers []string) {
 	l.emit(Event{
-		Time: time.Now(), Kind: Out, Protocol: l.info.Protocol.Name, Wrapper: l.name, Verb: outVerb(c), Server: d.server, Address: d.address,
-		Registers: []string{d.register}, Source: d.bind.Source(), Cursor: engine.Cursor{Log: b.logID.Load(), Ordinal: d.version.Ordinal},
+		Time: time.Now(), Kind: Out, Protocol: l.info.Protocol.Name, Wrapper: l.name, Verb: outVerb(c), Server: d.server, Address: c.Address,
+		Registers: registers, Source: d.bind.Source(), Cursor: engine.Cursor{Log: l.back.logID.Load(), Ordinal: d.version.Ordinal},
 		Took: since(d.version), Size: len(c.Payload.Raw), Text: text(d.version),
 	})
-	return nil
 }
 
 // asStored gives the fields of a write in the server's own rendering, so that `char(5)` or a
@@ -234,7 +282,16 @@ func (b *writeBack) refused(ctx context.Context, d *due, why error) error {
 	l := b.l
 	l.base.turn.Lock()
 	defer l.base.turn.Unlock()
-	if !d.read {
+	switch {
+	case !d.read && d.sentRows != nil:
+		for r := range d.sentRows {
+			s := spot{d.place, r}
+			if base, known, err := l.base.get(s); err == nil && known {
+				base.TakeBack()
+				l.keepQuietly(l.base.record(s, base))
+			}
+		}
+	case !d.read:
 		if base, known, err := l.base.get(d.spot); err == nil && known {
 			base.TakeBack()
 			if d.told > 0 {
@@ -245,7 +302,7 @@ func (b *writeBack) refused(ctx context.Context, d *due, why error) error {
 			}
 			l.keepQuietly(l.base.record(d.spot, base))
 		}
-	} else if len(d.intents) > 0 {
+	case len(d.intents) > 0:
 		l.keepQuietly(intentsGone(d.intents)...)
 	}
 	l.emit(Event{

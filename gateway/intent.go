@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,10 +22,14 @@ type openIntent struct {
 	Since      time.Time
 }
 
-// intent is a write that a relay has forwarded.
+// intent is a write that a relay has forwarded. A rename is of two places, in the order of their names.
 type intent struct {
-	l   *link
-	gen *Generation // it ends under the one it began with
+	l      *link
+	gen    *Generation // it ends under the one it began with
+	places []intended
+}
+
+type intended struct {
 	op  openIntent
 	key string
 	at  place
@@ -33,6 +38,16 @@ type intent struct {
 // Begin implements wrappers.Link.
 func (l *link) Begin(ctx context.Context, op wrappers.Operation) (wrappers.Intent, error) {
 	gen := l.gen.Load()
+	if l.info.Protocol.Syntax.Fold {
+		spelled := op
+		if err := l.spelled(ctx, &spelled); err != nil {
+			return nil, err
+		}
+		op = spelled
+	}
+	if op.Verb == wrappers.Rename {
+		return l.beginRename(ctx, &op, gen)
+	}
 	if !gen.Set.Maps(l.name, op.Verb, op.Server, op.Address) {
 		return nil, wrappers.ErrUnmapped
 	}
@@ -41,79 +56,180 @@ func (l *link) Begin(ctx context.Context, op wrappers.Operation) (wrappers.Inten
 
 // begin is apart from Begin so that an operation that passes stays on the stack.
 func (l *link) begin(ctx context.Context, from *wrappers.Operation, gen *Generation) (wrappers.Intent, error) {
-	in := &intent{
-		l: l, gen: gen, at: l.at(gen.Set, from.Server, strings.Clone(from.Address)), key: l.name + "\x00" + l.intents.next(),
-		op: openIntent{Verb: from.Verb, Server: strings.Clone(from.Server), Address: strings.Clone(from.Address), Generation: gen.Number, Who: from.Who, Since: time.Now()},
-	}
-	if err := l.owners.take(ctx, in.at); err != nil {
-		return nil, wrappers.Refuse(wrappers.ErrUnavailable, "another write to this address has not ended")
-	}
-	raw, err := json.Marshal(in.op)
-	if err == nil {
-		err = l.store.KeepRecords(ctx, true, engine.Record{Table: tableIntent, Key: in.key, Value: raw})
-	}
-	if err != nil {
-		l.owners.release(in.at)
-		return nil, kind(err)
+	in := &intent{l: l, gen: gen}
+	in.intends(from, from.Verb, from.Address)
+	if err := in.open(ctx); err != nil {
+		return nil, err
 	}
 	return in, nil
+}
+
+// beginRename announces that what is at one address will be at another.
+func (l *link) beginRename(ctx context.Context, op *wrappers.Operation, gen *Generation) (wrappers.Intent, error) {
+	in := &intent{l: l, gen: gen}
+	if gen.Set.Maps(l.name, wrappers.Delete, op.Server, op.Address) {
+		in.intends(op, wrappers.Delete, op.Address)
+	}
+	if gen.Set.Maps(l.name, wrappers.Put, op.Server, op.To) {
+		in.intends(op, wrappers.Put, op.To)
+	}
+	if len(in.places) == 0 {
+		return nil, wrappers.ErrUnmapped
+	}
+	slices.SortFunc(in.places, func(a, b intended) int { return strings.Compare(a.at.String(), b.at.String()) })
+	if len(in.places) == 2 && in.places[0].at == in.places[1].at {
+		in.places = in.places[:1]
+	}
+	if err := in.open(ctx); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+func (in *intent) intends(op *wrappers.Operation, verb wrappers.Verb, address string) {
+	l := in.l
+	in.places = append(in.places, intended{
+		at: l.at(in.gen.Set, op.Server, strings.Clone(address)), key: l.name + "\x00" + l.intents.next(),
+		op: openIntent{Verb: verb, Server: strings.Clone(op.Server), Address: strings.Clone(address), Generation: in.gen.Number, Who: op.Who, Since: time.Now()},
+	})
+}
+
+// open takes the addresses, and makes the intent durable.
+func (in *intent) open(ctx context.Context) error {
+	l := in.l
+	var records []engine.Record
+	for i := range in.places {
+		p := &in.places[i]
+		if err := l.owners.take(ctx, p.at); err != nil {
+			in.places = in.places[:i]
+			in.release()
+			return wrappers.Refuse(wrappers.ErrUnavailable, "another write to this address has not ended")
+		}
+		raw, err := json.Marshal(p.op)
+		if err != nil {
+			panic(err) // texts and numbers
+		}
+		records = append(records, engine.Record{Table: tableIntent, Key: p.key, Value: raw})
+	}
+	if err := l.store.KeepRecords(ctx, true, records...); err != nil {
+		in.release()
+		return kind(err)
+	}
+	return nil
+}
+
+func (in *intent) release() {
+	for i := range in.places {
+		in.l.owners.release(in.places[i].at)
+	}
+}
+
+// ended gives the records that say so.
+func (in *intent) ended() []engine.Record {
+	var keys []string
+	for i := range in.places {
+		keys = append(keys, in.places[i].key)
+	}
+	return intentsGone(keys)
+}
+
+func (in *intent) forget() {
+	for i := range in.places {
+		in.l.base.forget(in.places[i].at)
+	}
 }
 
 // Commit implements wrappers.Intent.
 func (in *intent) Commit(ctx context.Context, as wrappers.Operation) (wrappers.Result, error) {
 	l, started := in.l, time.Now()
-	effects, err := in.gen.Set.In(l.name, &as, l.env(ctx))
-	if err != nil {
-		// The server took what the mapping can't read: it is shown, and the peer gets its success.
-		l.event(In, &as, started, sourceOf(effects), nil, err)
-		if err := l.park(ctx, &as, "in", "", err, false); err != nil {
-			in.Unknown()
-			return wrappers.Result{}, err
-		}
-		l.keepQuietly(engine.Record{Table: tableIntent, Key: in.key})
-		l.owners.release(in.at)
-		return wrappers.Result{}, nil
+	if err := l.spelled(ctx, &as); err != nil {
+		in.Unknown()
+		return wrappers.Result{}, err
 	}
-	wait, err := in.submit(ctx, &as, effects)
+	says, from, err := l.sayings(ctx, in.gen.Set, &as)
+	var effects []mapping.Effect
+	for _, s := range says {
+		effects = append(effects, s.effects...)
+	}
+	if err != nil {
+		if as.Verb == wrappers.Rename {
+			in.Unknown() // what is there now is the server's to say
+			return wrappers.Result{}, nil
+		}
+		l.event(In, &as, started, sourceOf(effects), nil, err)
+		return wrappers.Result{}, in.hold(ctx, &as, err)
+	}
+	wait, err := in.submit(ctx, &as, says, from)
+	if err != nil && hasRows(effects) && wrappers.Kind(err) != wrappers.ErrUnavailable {
+		in.forget()
+		l.event(In, &as, started, sourceOf(effects), nil, err)
+		return wrappers.Result{}, in.hold(ctx, &as, err)
+	}
 	var r engine.Receipt
 	if err == nil && wait != nil {
 		r, err = wait()
 	}
 	l.event(In, &as, started, sourceOf(effects), &r, err)
 	if err != nil {
-		l.base.forget(in.at)
+		in.forget()
 		in.Unknown()
 		return wrappers.Result{}, err
 	}
-	l.owners.release(in.at)
+	in.release()
 	return result(r), nil
 }
 
+// hold parks what the server took and the mapping can't read, or doesn't allow: it is shown, and the peer gets its success.
+func (in *intent) hold(ctx context.Context, as *wrappers.Operation, why error) error {
+	l := in.l
+	if err := l.park(ctx, as, "in", "", why, false); err != nil {
+		in.Unknown()
+		return err
+	}
+	l.keepQuietly(in.ended()...)
+	in.release()
+	return nil
+}
+
 // submit sequences what the write means, and with it the end of the intent. A nil wait: nothing.
-func (in *intent) submit(ctx context.Context, as *wrappers.Operation, effects []mapping.Effect) (func() (engine.Receipt, error), error) {
+func (in *intent) submit(ctx context.Context, as *wrappers.Operation, says []saying, from string) (wait func() (engine.Receipt, error), err error) {
 	l := in.l
 	l.base.turn.Lock()
 	defer l.base.turn.Unlock()
 	var w engine.Write
 	var then []func(engine.Dot) engine.Record
 	var spots []spot
-	for _, e := range effects {
-		s := spot{in.at, e.Register}
-		spots = append(spots, s)
-		ops, baseline, err := l.reconcile(ctx, s, e, engine.Shown{Wire: true, Version: string(as.Version)})
-		if err != nil {
-			return nil, err
+	source := ""
+	for _, say := range says {
+		effects := say.effects
+		if doc, gone := rowsBind(effects); doc != nil {
+			if effects, err = l.spread(say.at, effects); err != nil {
+				return nil, err
+			}
+			w.Bulk = true
+			then = append(then, l.documentNote(say.at, doc, as.Version, gone || as.Verb == wrappers.Rename && say.at != says[len(says)-1].at))
 		}
-		w.Ops = append(w.Ops, ops...)
-		then = append(then, baseline)
+		for _, e := range effects {
+			s := spot{say.at, e.Register}
+			spots = append(spots, s)
+			ops, baseline, err := l.reconcile(ctx, s, e, engine.Shown{Wire: true, Version: string(as.Version)})
+			if err != nil {
+				return nil, err
+			}
+			w.Ops = append(w.Ops, ops...)
+			then = append(then, baseline)
+		}
+		if source == "" {
+			source = sourceOf(effects)
+		}
 	}
-	done := engine.Record{Table: tableIntent, Key: in.key}
 	if len(w.Ops) == 0 {
-		l.keepQuietly(append(bind(then)(engine.Dot{}), done)...)
+		l.keepQuietly(append(bind(then)(engine.Dot{}), in.ended()...)...)
 		return nil, nil
 	}
-	w.By, w.Tag = l.cause(as, sourceOf(effects)), as.Tag
-	w.Keep = []engine.Record{done}
+	w.By, w.Tag = l.cause(as, source), as.Tag
+	w.By.RenamedFrom = from
+	w.Keep = in.ended()
 	w.KeepWith = bind(then)
 	return l.submit(ctx, w, spots)
 }
@@ -121,9 +237,13 @@ func (in *intent) submit(ctx context.Context, as *wrappers.Operation, effects []
 // Abort implements wrappers.Intent. That it is gone need not be synced: read back after a crash,
 // the server shows its baseline.
 func (in *intent) Abort() {
-	in.l.keepQuietly(engine.Record{Table: tableIntent, Key: in.key})
-	in.l.owners.release(in.at)
+	in.l.keepQuietly(in.ended()...)
+	in.release()
 }
 
-// Unknown implements wrappers.Intent: the address stays ours until it is read back.
-func (in *intent) Unknown() { in.l.back.readBack(in.key, in.op) }
+// Unknown implements wrappers.Intent: the addresses stay ours until they are read back.
+func (in *intent) Unknown() {
+	for i := range in.places {
+		in.l.back.readBack(in.places[i].key, in.places[i].op)
+	}
+}

@@ -66,6 +66,9 @@ func (l *link) Do(ctx context.Context, op wrappers.Operation) (wrappers.Result, 
 	var r wrappers.Result
 	err := l.allowed(&op)
 	if err == nil {
+		err = l.spelled(ctx, &op)
+	}
+	if err == nil {
 		r, err = answer(ctx, &op)
 	}
 	l.event(Asked, &op, started, "", nil, err)
@@ -76,8 +79,11 @@ func (l *link) Do(ctx context.Context, op wrappers.Operation) (wrappers.Result, 
 func (l *link) Start(ctx context.Context, op wrappers.Operation) (func() (wrappers.Result, error), error) {
 	started := time.Now()
 	err := l.allowed(&op)
-	var w engine.Write
+	w := &draft{}
 	var wait func() (engine.Receipt, error)
+	if err == nil {
+		err = l.spelled(ctx, &op)
+	}
 	if err == nil {
 		w, wait, err = l.sequence(ctx, &op)
 	}
@@ -92,7 +98,15 @@ func (l *link) Start(ctx context.Context, op wrappers.Operation) (func() (wrappe
 		if err != nil {
 			return wrappers.Result{}, err
 		}
-		return result(receipt), nil
+		r := result(receipt)
+		if w.together {
+			states, _, err := l.versionAt(ctx, op.Server, op.Address)
+			if err != nil {
+				return wrappers.Result{}, err
+			}
+			r.Version, r.Created = documentVersion(states), w.created
+		}
+		return r, nil
 	}, nil
 }
 
@@ -118,6 +132,9 @@ func (l *link) read(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 	if !ok {
 		return wrappers.Result{}, wrappers.ErrUnmapped
 	}
+	if at.Document != nil || at.Bind.Shared() {
+		return l.readTogether(ctx, op)
+	}
 	here, err := l.store.Cursor(ctx)
 	if err != nil {
 		return wrappers.Result{}, kind(err)
@@ -142,7 +159,7 @@ func (l *link) read(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 
 // carried tells whether the bind has anything of the register to show.
 func carried(b *mapping.Bind, st engine.StateBlock) bool {
-	return b.Open() || len(b.Mapped(st.Register, st)) > 0
+	return b.There(st) && (b.Open() || len(b.Mapped(st.Register, st)) > 0)
 }
 
 // Follow implements wrappers.Link.
@@ -214,6 +231,13 @@ func (l *link) env(ctx context.Context) mapping.Env {
 
 // cause says who did an operation, for history.
 func (l *link) cause(op *wrappers.Operation, source string) engine.Cause {
+	if address := op.To; op.Verb == wrappers.Rename && address != "" {
+		to := *op
+		to.Verb, to.Address, to.To = wrappers.Put, address, ""
+		c := l.cause(&to, source)
+		c.Verb = op.Verb.String()
+		return c
+	}
 	return engine.Cause{
 		Principal: op.Who.Principal, Verified: op.Who.Verified, Protocol: l.info.Protocol.Name, Wrapper: l.name,
 		Peer: op.Who.Peer, Verb: op.Verb.String(), Server: op.Server, Address: l.at(l.set(), op.Server, op.Address).address, Source: source,

@@ -47,6 +47,9 @@ func (l *link) list(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 					continue
 				}
 				item := wrappers.Item{Address: p.Address, Version: version(st)}
+				if p.Bind.Rows() || p.Bind.Shared() {
+					item.Version = "" // it is that of all rows together
+				}
 				if i := strings.Index(p.Address[len(op.Address):], separator); i > 0 || i == 0 && op.Address != "" {
 					item = wrappers.Item{Address: p.Address[:len(op.Address)+i+len(separator)], Prefix: true}
 				}

@@ -19,12 +19,13 @@ func (l *link) notify(ctx context.Context, from wrappers.Cursor) iter.Seq2[wrapp
 			yield(wrappers.Change{}, err)
 			return
 		}
+		var shared touched
 		for d, err := range l.store.Observe(ctx, engine.Filter{}, start) {
 			if err != nil {
 				yield(wrappers.Change{}, kind(err))
 				return
 			}
-			if !l.tell(ctx, &d, yield) {
+			if !l.tell(ctx, &d, &shared, yield) || d.Part == d.Of-1 && d.Cursor != (engine.Cursor{}) && !l.tellDocuments(ctx, &d, &shared, yield) {
 				return
 			}
 		}
@@ -42,15 +43,26 @@ func (l *link) start(ctx context.Context, from wrappers.Cursor) (engine.Cursor, 
 
 // tell yields the changes that one delta means for this wrapper's addresses. An operation that
 // touched several registers is an echo once.
-func (l *link) tell(ctx context.Context, d *engine.QDelta, yield func(wrappers.Change, error) bool) bool {
+func (l *link) tell(ctx context.Context, d *engine.QDelta, shared *touched, yield func(wrappers.Change, error) bool) bool {
 	if d.Pending {
 		return true // what readers see is as it was
 	}
 	own := d.Cause.Wrapper == l.name && !d.Snapshot
 	told := false
 	for _, p := range l.set().Places(l.name, d.After.Register) {
+		if p.Bind.Filled() {
+			var ok bool
+			if p.Address, ok = l.set().AddressOf(p, d.After); !ok {
+				continue
+			}
+		}
 		echo := own && d.Cause.Address == p.Address && d.Cause.Server == p.Server
 		if !echo && (!concerns(p.Bind, d) || !d.Snapshot && !d.Created && !d.Deleted && len(d.Changed) == 0) {
+			continue
+		}
+		if p.Bind.Rows() || p.Bind.Shared() {
+			shared.add(p, echo)
+			told = told || echo
 			continue
 		}
 		c := l.change(d, p.Server, p.Address)
@@ -88,6 +100,51 @@ func (l *link) tell(ctx context.Context, d *engine.QDelta, yield func(wrappers.C
 		}
 		return yield(c, nil)
 	}
+	return true
+}
+
+// touched are the documents that the registers of one commit stand in: each is told of once, however many of its rows
+// have changed.
+type touched struct {
+	places []mapping.Place
+	echo   map[place]bool
+}
+
+func (t *touched) add(p mapping.Place, echo bool) {
+	at := place{p.Server, p.Address}
+	if _, known := t.echo[at]; !known {
+		t.places = append(t.places, p)
+	}
+	if t.echo == nil {
+		t.echo = map[place]bool{}
+	}
+	t.echo[at] = t.echo[at] || echo
+}
+
+// tellDocuments yields the documents that a commit has touched, with its last delta.
+func (l *link) tellDocuments(ctx context.Context, d *engine.QDelta, shared *touched, yield func(wrappers.Change, error) bool) bool {
+	for _, p := range shared.places {
+		pay, v, there, err := l.shownAt(ctx, p.Server, p.Address)
+		echo := shared.echo[place{p.Server, p.Address}]
+		if err != nil {
+			l.log.Warn("can't be shown", "wrapper", l.name, "address", p.Address, "register", p.Bind.Source(), "err", err)
+			l.Count("unshowable", 1)
+			if !echo {
+				continue
+			}
+		}
+		c := l.change(d, p.Server, p.Address)
+		c.Payload, c.Version, c.Gone, c.Options = pay, v, !there && err == nil, p.Bind.Options()
+		if echo {
+			c.Echo, c.Tag = true, d.Tag
+		} else {
+			l.toldEvent(d, p)
+		}
+		if !yield(c, nil) {
+			return false
+		}
+	}
+	*shared = touched{}
 	return true
 }
 

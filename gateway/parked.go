@@ -196,14 +196,35 @@ func (l *link) retry(ctx context.Context, op *wrappers.Operation, effects []mapp
 	defer func() { d.sequenced(err == nil) }()
 	var spots []spot
 	var then []func(engine.Dot) engine.Record
+	real := l.info.Relay || l.info.Attached
+	if doc, over := rowsBind(effects); doc != nil && real {
+		p := l.at(l.set(), op.Server, op.Address)
+		if effects, err = l.spread(p, effects); err != nil {
+			return nil, err
+		}
+		d.Bulk = true
+		then = append(then, l.documentNote(p, doc, "", over))
+	}
 	for _, e := range effects {
-		if len(e.Bind.Meters()) == 0 || !l.info.Relay && !l.info.Attached {
+		switch {
+		case real && e.Bind.Rows():
+		case e.Document != nil:
+			if err := l.addDocument(ctx, op, e, effects, d); err != nil {
+				return nil, err
+			}
+			continue
+		case e.Bind.Rows():
+			if err := l.addRow(ctx, op, e, d); err != nil {
+				return nil, err
+			}
+			continue
+		case len(e.Bind.Meters()) == 0 || !real:
 			if err := l.add(ctx, op, e, d); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		// A server's reading counts from the one before it, which is in the baseline.
+		// A server's reading counts from the one before it, which is in the baseline. So do the rows of its documents.
 		s := spot{l.at(l.set(), op.Server, op.Address), e.Register}
 		ops, baseline, err := l.reconcile(ctx, s, e, engine.Shown{Wire: true})
 		if err != nil {

@@ -41,6 +41,8 @@ type draft struct {
 	engine.Write
 	link *link
 	now  map[string]engine.Value // by key; nil: none, and the turn is not held
+	// together: it is of an address that shows more than one register; created: which showed nothing before.
+	together, created bool
 }
 
 // reading gives the key of what an address reports of a field, and what it reported last.

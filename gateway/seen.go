@@ -54,6 +54,15 @@ func (b *sightings) flush() error {
 
 func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error {
 	l := b.link
+	if l.info.Protocol.Syntax.Fold {
+		op := wrappers.Operation{Verb: o.Verb, Server: o.Server, Address: o.Address}
+		if err := l.spelled(b.ctx, &op); err != nil {
+			return err
+		}
+		spelled := *o
+		spelled.Address = op.Address
+		o = &spelled
+	}
 	p := l.at(l.set(), o.Server, o.Address)
 	polled := !at.Feed && !l.back.reading(p)
 	if polled {
@@ -73,6 +82,17 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 	if err != nil {
 		l.event(In, &op, started, sourceOf(effects), nil, err)
 		return errors.Join(l.park(b.ctx, &op, "in", "", err, false), b.keep(o.Keep))
+	}
+	if hasRows(effects) {
+		if polled && !o.Began.IsZero() && l.base.touchedSince(documentSpot(p), o.Began) {
+			l.Count("stale_polls", 1)
+			return nil
+		}
+		if b.touched != nil { // which rows are gone is decided from what the server showed before
+			if err := b.flush(); err != nil {
+				return err
+			}
+		}
 	}
 	for _, e := range effects {
 		if b.touched[e.Register] {
@@ -117,6 +137,13 @@ func (b *sightings) submit(at wrappers.Position, p place, o *wrappers.Observatio
 	var w engine.Write
 	var then []func(engine.Dot) engine.Record
 	var spots []spot
+	if doc, gone := rowsBind(effects); doc != nil {
+		if effects, err = l.spread(p, effects); err != nil {
+			return nil, nil, err
+		}
+		w.Bulk = true
+		then = append(then, l.documentNote(p, doc, o.Version, gone))
+	}
 	for _, e := range effects {
 		s := spot{p, e.Register}
 		if polled && !o.Began.IsZero() && l.base.touchedSince(s, o.Began) {
@@ -185,7 +212,7 @@ func bind(then []func(engine.Dot) engine.Record) func(engine.Dot) []engine.Recor
 // reconcile decides what one effect of a write in front of or inside a real server means: the
 // operations, and the baseline to be stored with them (nil: it stays).
 func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown engine.Shown) ([]engine.Op, func(engine.Dot) engine.Record, error) {
-	base, _, err := l.base.get(s)
+	base, known, err := l.base.get(s)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -195,6 +222,13 @@ func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown en
 	}
 	if e.Dropped > 0 {
 		l.Count("dropped_members", e.Dropped)
+	}
+	if e.Absent && !known && shown.State && cur.Exists {
+		// At first contact that a server lacks an address is no word against the register's.
+		e.Delete, e.Whole, e.Fields = true, false, nil
+	}
+	if e.Bind.Rows() && e.Whole {
+		shown.Wire = false // who wrote the document for the sake of one row has not written the others
 	}
 	shown.Gone = e.Delete
 	shown.Whole = e.Whole
@@ -232,7 +266,11 @@ func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown en
 		}
 	}
 	if v.WriteBack {
-		l.back.mark(s, cur.Ordinal)
+		if e.Bind.Rows() {
+			l.back.markRow(s.place, s.register, cur.Ordinal)
+		} else {
+			l.back.mark(s, cur.Ordinal)
+		}
 	}
 	v.Next.Bind = e.Bind.Hash()
 	return v.Ops, func(d engine.Dot) engine.Record {
@@ -245,7 +283,7 @@ func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown en
 // since the baseline: a crash may have swallowed the note that one was sent. Only a baseline of an
 // earlier run can lack it.
 func (l *link) couldBeOurs(ctx context.Context, s spot, b *mapping.Bind, base engine.Baseline, shown engine.Shown) (engine.Sent, bool, error) {
-	if !b.Outward() || !l.base.inherited(s) || l.back.asked(s) {
+	if !b.Outward() || !l.base.inherited(s) || l.back.asked(spotOf(b, s)) {
 		return engine.Sent{}, false, nil
 	}
 	const most = 1000 // states; a server that is further behind is told the newest all the same

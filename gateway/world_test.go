@@ -40,13 +40,19 @@ type world struct {
 	fs    *vfs.MemFS
 	store *engine.Engine
 	infos []LinkInfo
+	keys  map[string][]string // of the servers of a wrapper that has several
 	mu    sync.Mutex
 	seen  []Event
 	woke  chan struct{}
 }
 
 func newWorld(t *testing.T, hcl string, infos ...LinkInfo) *world {
-	w := &world{t: t, fs: vfs.NewMem(), infos: infos, woke: make(chan struct{})}
+	return newWorldOf(t, hcl, nil, infos...)
+}
+
+// newWorldOf is one whose wrappers have several servers.
+func newWorldOf(t *testing.T, hcl string, keys map[string][]string, infos ...LinkInfo) *world {
+	w := &world{t: t, fs: vfs.NewMem(), infos: infos, keys: keys, woke: make(chan struct{})}
 	w.open(hcl)
 	t.Cleanup(func() { w.store.Close() })
 	return w
@@ -83,7 +89,7 @@ func (w *world) set(hcl string) *mapping.Set {
 	in.Domains = []string{"local"}
 	for _, i := range w.infos {
 		in.Wrappers = append(in.Wrappers, mapping.WrapperInfo{
-			Protocol: i.Protocol, Name: i.Name, Upstream: i.Relay || i.Attached, Listens: !i.Attached,
+			Protocol: i.Protocol, Name: i.Name, Upstream: i.Relay || i.Attached, Listens: !i.Attached, Servers: w.keys[i.Name],
 		})
 	}
 	set, diags := mapping.Load(in)

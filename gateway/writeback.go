@@ -57,6 +57,8 @@ type due struct {
 	locked  bool      // the address is ours already (an intent whose outcome is unknown)
 	intents []string  // resolved once the server has been asked
 	contact *contact
+	all     bool                // of a document: all of its registers are to be looked at
+	rows    map[string]struct{} // else these
 
 	// While it is out:
 	sent    engine.Sent
@@ -64,6 +66,8 @@ type due struct {
 	bind    *mapping.Bind
 	told    uint64 // events: the ordinal told
 	more    bool   // events: there are more behind it
+	// sentRows, of a document: by register
+	sentRows map[string]engine.Sent
 }
 
 func newWriteBack(l *link) *writeBack {
@@ -88,6 +92,14 @@ func (b *writeBack) mark(s spot, ordinal uint64) {
 }
 
 func (b *writeBack) markLocked(s spot, ordinal uint64) *due {
+	d := b.touchLocked(s, ordinal)
+	if s.register == "" {
+		d.all, d.rows = true, nil
+	}
+	return d
+}
+
+func (b *writeBack) touchLocked(s spot, ordinal uint64) *due {
 	d := b.due[s]
 	if d == nil {
 		d = &due{spot: s, since: ordinal}
@@ -161,6 +173,7 @@ func (b *writeBack) cursor() (engine.Cursor, error) {
 	for t, d := range b.flying {
 		delete(b.flying, t)
 		b.landLocked(d)
+		d.all = d.register == ""
 		b.queueLocked(d)
 	}
 	raw, err := b.l.store.Kept(tableCursor, b.l.name)
@@ -199,10 +212,12 @@ func (b *writeBack) observe(ctx context.Context, from engine.Cursor) error {
 
 func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
 	var spots []spot
+	row := map[place]bool{}
 	for _, p := range b.l.set().Places(b.l.name, d.After.Register) {
 		// Where writes wait, one may have reached the server that came to nothing when it was collapsed.
 		if (concerns(p.Bind, d) || p.Bind.Waits() && p.Bind.Outward() && !d.Pending) && !(d.Snapshot && p.Bind.Events()) {
-			spots = append(spots, spot{place{p.Server, p.Address}, d.After.Register})
+			s := spot{place{p.Server, p.Address}, d.After.Register}
+			spots, row[s.place] = append(spots, s), row[s.place] || p.Bind.Rows()
 		}
 	}
 	if err := b.makeRoom(ctx); err != nil {
@@ -214,7 +229,11 @@ func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
 		since = max(d.After.Ordinal, 1)
 	}
 	for _, s := range spots {
-		b.markLocked(s, since)
+		if row[s.place] {
+			b.markRowLocked(s.place, s.register, since)
+		} else {
+			b.markLocked(s, since)
+		}
 	}
 	// Of a snapshot only the last delta has a cursor: whoever stops midway begins anew.
 	if d.Cursor.Log != 0 && d.Part == d.Of-1 {
@@ -384,7 +403,7 @@ func (b *writeBack) landLocked(d *due) {
 			delete(b.reads, d.place)
 		}
 	}
-	d.bind = nil
+	d.bind, d.sentRows = nil, nil
 	d.locked = false
 	b.l.owners.release(d.place)
 }
@@ -436,11 +455,12 @@ func (b *writeBack) settle(ctx context.Context, c wrappers.Change, e wrappers.Ef
 	case e.Outcome == wrappers.Done:
 		d.tries, d.force = 0, false
 		if wasRead {
-			d.read, d.intents, d.again = false, nil, true // now compare
+			d.read, d.intents, d.again, d.all = false, nil, true, d.register == "" // now compare
 		}
 		d.again = d.again || d.more
 		b.finishLocked(d)
 	case e.Outcome == wrappers.Retry:
+		d.all = d.register == ""
 		d.tries++
 		d.after = time.Now().Add(backoff(d.tries))
 		d.force = !wasRead

@@ -46,8 +46,13 @@ type Bind struct {
 	readable  bool       // an address tells the register
 	carried   []string   // fields that out reads; nil with carriesAll
 	carryAll  bool
-	meters    []string // fields that an address reports and doesn't show
-	broken    bool     // while loading: it has mistakes
+	meters    []string   // fields that an address reports and doesn't show
+	each      *each      // the payload is a document of many registers; nil: of one
+	filled    bool       // its address has captures that are fields, and is made of the state
+	present   bool       // map or in depend on whether the address is there
+	marks     []deadMark // delete = { member = value }: what says in a document that its register is gone
+	shared    bool       // other binds have the same addresses
+	broken    bool       // while loading: it has mistakes
 }
 
 // A mapped field flows both ways through a path and steps that can be inverted.
@@ -56,7 +61,9 @@ type mapped struct {
 	typ   *typ
 	path  []string
 	steps []*step
-	rng   hcl.Range
+	// exists: it is whether the address is there, and no part of the payload.
+	exists bool
+	rng    hcl.Range
 }
 
 // A oneWay is a name with the expression that gives it.
@@ -72,8 +79,10 @@ type oneWay struct {
 type key struct {
 	slot  int
 	eval  eval
-	from  int // slot of the capture that steps lead back to; -1: it can't be inverted
+	from  int // slot of the capture that steps lead back to; -1: none
 	steps []*step
+	// path, of a bind with each, is the place in the row that steps lead back to; nil: none.
+	path []string
 }
 
 // A capField is a capture that is a field.
@@ -118,12 +127,16 @@ func (b *Bind) Open() bool { return b.identity }
 // before is kept by a write.
 func (b *Bind) Whole() bool {
 	switch {
-	case b.form != nil || !b.codec.objects():
+	case b.each != nil, b.shared, len(b.marks) > 0:
+		return false
+	case b.codec.traits().whole:
 		return true
+	case b.codec.traits().flavour.document():
+		return false // its order, layout and line ends
 	case b.identity:
-		return b.decl == nil || !b.decl.closed
+		return b.decl == nil || !b.decl.closed && !b.decl.value.partial()
 	}
-	return len(b.mapped) == 1 && len(b.mapped[0].path) == 0 || len(b.outs) == 1 && b.outs[0].name == ""
+	return len(b.mapped) == 1 && len(b.mapped[0].path) == 0 && !b.mapped[0].exists && !b.mapped[0].typ.partial() || len(b.outs) == 1 && b.outs[0].name == ""
 }
 
 // Events tells whether every change is told, in order, instead of the newest state.
@@ -161,6 +174,9 @@ func (b *Bind) Carries(field string) bool {
 	case b.carryAll:
 		return true
 	case b.identity:
+		if b.noField(field) {
+			return false
+		}
 		if b.decl == nil {
 			return true
 		}
@@ -185,8 +201,9 @@ func (b *Bind) Mapped(register string, st engine.StateBlock) []FieldValue {
 		return nil
 	}
 	var out []FieldValue
+	there := b.There(st)
 	for _, m := range st.Value.Members() {
-		if b.Carries(m.Name) {
+		if b.Carries(m.Name) && (there || b.saidBy(m.Name)) {
 			out = append(out, FieldValue{Field: m.Name, Value: m.Value})
 		}
 	}
@@ -208,7 +225,7 @@ func (b *Bind) Clears(cur engine.StateBlock) []string {
 			return []string{""}
 		}
 		for _, m := range cur.Value.Members() {
-			if b.decl == nil || !b.decl.closed || b.decl.fields[m.Name] != nil {
+			if (b.decl == nil || !b.decl.closed || b.decl.fields[m.Name] != nil) && !b.noField(m.Name) {
 				out = append(out, m.Name)
 			}
 		}
@@ -224,6 +241,12 @@ func (b *Bind) Clears(cur engine.StateBlock) []string {
 	}
 	sort.Strings(out)
 	return slices.Compact(out)
+}
+
+// noField tells whether a member that has the name of a field is none in the bind's documents: a key of a row, or what
+// marks a document as deleted.
+func (b *Bind) noField(name string) bool {
+	return b.isMark(name) || b.each != nil && slices.Contains(b.each.keyed, name)
 }
 
 // typeOf gives the declared type of a field, anything if there is none. Nil: the register is

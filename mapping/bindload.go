@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/mapping/diag"
 )
 
@@ -54,7 +55,7 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 	}
 	c := l.Decode(b.Body, b.DefRange(), schema)
 
-	bind := &Bind{protocol: b.Labels[0], address: b.Labels[1], rng: b.DefRange(), source: source(b.DefRange()), decl: d}
+	bind := &Bind{codec: jsonCodec, protocol: b.Labels[0], address: b.Labels[1], rng: b.DefRange(), source: source(b.DefRange()), decl: d}
 	for _, w := range served {
 		bind.wrapperNames = append(bind.wrapperNames, w.info.Name)
 	}
@@ -92,18 +93,24 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 	}
 	l.bindFlow(bind, c)
 	l.bindCodec(bind, c)
+	l.bindEach(bind, c)
 	known := l.bindKeys(bind, c, first)
+	l.bindMarks(bind, c)
 	l.bindMaps(bind, c)
 	l.bindCaptures(bind, first, known, c)
+	l.checkEach(bind, first, c)
+	l.checkMarks(bind)
 	bind.meters = bind.metered()
 	bind.options = l.options(c, protocol.Bind, bind.direction)
 	bind.broken = l.Count() > before
 	if bind.broken {
 		// What follows from a mistake is not worth a second one.
 	} else if bind.direction == "both" && !bind.readable && bind.Outward() {
-		l.Error(b.DefRange(), "the way back is open", fmt.Sprintf("The address does not tell which register is meant: %s. Add `direction = \"in\"`.", bind.unreadable(first)))
+		l.Error(b.DefRange(), "the way back is open", fmt.Sprintf("The address does not tell which register is meant: %s. Add `direction = \"in\"`, or `\"out\"` where its captures are fields; both are two binds.", bind.unreadable(first)))
 	} else if bind.direction == "out" && !bind.readable {
-		l.Error(b.DefRange(), "the way out is open", fmt.Sprintf("The address can't be made from the register's name alone: %s. Such a bind can only have `direction = \"in\"` in this version.", bind.unreadable(first)))
+		if bind.filled = l.fills(bind, first); !bind.filled {
+			l.Error(b.DefRange(), "the way out is open", fmt.Sprintf("The address can't be made of the register: %s. Such a bind can only have `direction = \"in\"`.", bind.unreadable(first)))
+		}
 	}
 	l.bindIdentity(bind, b, served)
 	for i, w := range served {
@@ -124,8 +131,11 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 		}
 		e.checks = checks
 		lf := &leaf{template: e.template, entry: e, checks: checks}
+		e.head = e
 		w.tree.eachOverlapping(lf, func(o *leaf) { l.overlap(bind, lf, o) })
-		w.tree.insert(lf)
+		if e.head == e {
+			w.tree.insert(lf)
+		}
 	}
 	l.set.binds = append(l.set.binds, bind)
 }
@@ -188,9 +198,7 @@ func (l *loader) bindFlow(bind *Bind, c diag.Content) {
 	bind.events, _ = l.Bool(c.Attrs["events"], false)
 	bind.onDelete = "clear"
 	if a := c.Attrs["delete"]; a != nil {
-		if _, obj := a.Expr.(*hclsyntax.ObjectConsExpr); obj {
-			l.Later(a.Expr.Range(), "delete = { column = value }")
-		} else {
+		if _, obj := a.Expr.(*hclsyntax.ObjectConsExpr); !obj {
 			bind.onDelete, _ = l.Enum(a, "clear", []string{"clear", "ignore"})
 		}
 	}
@@ -202,52 +210,56 @@ func (l *loader) bindCodec(bind *Bind, c diag.Content) {
 	if a == nil {
 		return
 	}
-	names := []string{"csv", "form", "xml", "senml"}
-	for n := range codecNames {
-		names = append(names, n)
-	}
-	if word := hcl.ExprAsKeyword(a.Expr); word != "" {
-		if k, ok := codecNames[word]; ok {
-			bind.codec = k
-		} else if slices.Contains(laterCodecs, word) {
-			l.Later(a.Expr.Range(), "the codec "+word)
-		} else {
-			l.Unknown(a.Expr.Range(), "codec", word, names)
+	var args []engine.Value
+	name := hcl.ExprAsKeyword(a.Expr)
+	at := a.Expr.Range()
+	if call, ok := a.Expr.(*hclsyntax.FunctionCallExpr); ok {
+		name = call.Name
+		for _, x := range call.Args {
+			v, ok := l.Constant(x, nil)
+			if !ok {
+				return
+			}
+			arg, err := fromCty(v)
+			if err != nil {
+				l.Error(x.Range(), "not what a codec takes", sentence(err))
+				return
+			}
+			args = append(args, arg)
 		}
-		return
+		if len(call.Args) > 0 {
+			at = call.Args[len(call.Args)-1].Range()
+		}
 	}
-	call, ok := a.Expr.(*hclsyntax.FunctionCallExpr)
-	if ok && slices.Contains(laterCodecs, call.Name) {
-		l.Later(a.Expr.Range(), "the codec "+call.Name)
-		return
-	}
-	if !ok || call.Name != "text" || len(call.Args) != 1 {
+	if name == "" {
 		if t, ok := a.Expr.(*hclsyntax.TemplateExpr); ok && t.IsStringLiteral() {
 			v, _ := t.Value(nil)
 			l.Error(a.Expr.Range(), "a codec has no quotes", fmt.Sprintf("Write `codec = %s`.", v.AsString()))
 			return
 		}
-		l.Error(a.Expr.Range(), "a codec is wanted", `json, text, number, bytes, cbor, auto, or text("{name}: {value}").`)
+		l.Error(a.Expr.Range(), "a codec is wanted", fmt.Sprintf("One of %s.", strings.Join(codecNames(), ", ")))
 		return
 	}
-	v, ok := l.Constant(call.Args[0], nil)
+	maker, ok := codecs[name]
 	if !ok {
+		l.Unknown(a.Expr.Range(), "codec", name, codecNames())
 		return
 	}
-	s, err := fromCty(v)
-	if err != nil || s.Text() == "" {
-		l.Error(call.Args[0].Range(), "text() takes a template in quotes", `As in text("{name}: {value}").`)
+	if len(args) < maker.min || len(args) > maker.max {
+		l.Error(a.Expr.Range(), fmt.Sprintf("the codec %s can't be read", name), fmt.Sprintf("It is used as %s.", maker.usage))
 		return
 	}
-	form, err := parseForm(s.Text())
+	k, err := maker.make(args)
 	if err != nil {
-		l.Error(call.Args[0].Range(), "not the template of a payload", sentence(err))
+		l.Error(at, fmt.Sprintf("the codec %s can't be read", name), sentence(err))
 		return
 	}
-	bind.codec, bind.form = formCodec, form
-	for _, n := range form.names {
-		slot := slices.Index(bind.slots, n)
-		bind.formSlots = append(bind.formSlots, slot)
+	bind.codec = k
+	if form, ok := k.(*textForm); ok {
+		bind.form = form.template
+		for _, n := range form.names {
+			bind.formSlots = append(bind.formSlots, slices.Index(bind.slots, n))
+		}
 	}
 }
 
@@ -263,7 +275,7 @@ func (l *loader) bindKeys(bind *Bind, c diag.Content, address *template) map[str
 		l.Error(a.Expr.Range(), "key is written as { capture = expression }", "As in `key = { site = payload.site }`.")
 		return used
 	}
-	sc := &scope{bind: bind, way: inward, log: l.Log}
+	sc := &scope{bind: bind, way: inward, log: l.Log, made: true}
 	for _, item := range obj.Items {
 		name, _ := memberName(item.KeyExpr)
 		switch {
@@ -287,6 +299,8 @@ func (l *loader) bindKeys(bind *Bind, c diag.Content, address *template) map[str
 		if ln, err := l.lens(item.ValueExpr); err == nil && len(ln.path) == 0 {
 			k.from = slices.Index(address.names, ln.root)
 			k.steps = ln.steps
+		} else if err == nil && bind.each != nil && ln.root == "row" {
+			k.path, k.steps = ln.path, ln.steps
 		}
 		bind.keys = append(bind.keys, k)
 	}
@@ -369,7 +383,7 @@ func (l *loader) bindMaps(bind *Bind, c diag.Content) {
 		bind.outs = l.oneWays(bind, a, outward)
 		for _, o := range bind.outs {
 			for _, m := range bind.mapped {
-				if o.name == "" || len(m.path) == 0 || m.path[0] == o.name {
+				if !m.exists && (o.name == "" || len(m.path) == 0 || m.path[0] == o.name) {
 					l.Error(o.rng, "map and out write the same part of the payload", "Each part has one source.")
 				}
 			}
@@ -380,10 +394,11 @@ func (l *loader) bindMaps(bind *Bind, c diag.Content) {
 	}
 	if a := c.Attrs["create"]; a != nil {
 		bind.create = l.oneWays(bind, a, outward)
-		if !bind.codec.objects() || bind.codec == formCodec {
-			l.Error(a.NameRange, "create needs a payload with members", "Its codec is json, cbor or auto.")
+		if bind.codec.traits().holds != members && bind.each == nil || bind.form != nil {
+			l.Error(a.NameRange, "create needs a payload with members", "Its codec is json, cbor, xml, form or auto.")
 		}
 	}
+	bind.present = bind.present || usesExists(c.Attrs["in"])
 	for _, m := range bind.mapped {
 		bind.carried = append(bind.carried, m.field)
 	}
@@ -446,10 +461,21 @@ func (l *loader) mapField(bind *Bind, field string, expr hclsyntax.Expression, a
 		return
 	}
 	ln, err := l.lens(expr)
-	if err == nil && ln.root != "payload" {
-		err = fmt.Errorf("it reads %q and not the payload", ln.root)
+	if err == nil && ln.root == "exists" && len(ln.path) == 0 {
+		l.mapExists(bind, field, t, ln.steps, expr)
+		return
 	}
-	if err == nil && len(ln.path) > 0 && !bind.codec.objects() {
+	if err == nil && ln.root != bind.root() {
+		err = fmt.Errorf("it reads %q and not the %s", ln.root, bind.root())
+	}
+	if err == nil && bind.each != nil && len(ln.path) == 0 {
+		err = fmt.Errorf("a row is more than one field")
+	}
+	if err == nil && bind.each == nil && len(ln.path) > 0 && bind.codec.traits().holds == rows {
+		l.Error(expr.Range(), "this payload is a list of rows", rowsRemedy)
+		return
+	}
+	if err == nil && len(ln.path) > 0 && bind.codec.traits().holds == oneValue {
 		l.Error(expr.Range(), "this payload has no members", fmt.Sprintf("With this codec it is one value: write `%s`.", "payload"))
 		return
 	}
@@ -470,7 +496,7 @@ func (l *loader) mapField(bind *Bind, field string, expr hclsyntax.Expression, a
 	}
 	for _, m := range bind.mapped {
 		n := min(len(m.path), len(ln.path))
-		if slices.Equal(m.path[:n], ln.path[:n]) {
+		if !m.exists && slices.Equal(m.path[:n], ln.path[:n]) {
 			l.Error(expr.Range(), fmt.Sprintf("%q and %q share a part of the payload", m.field, field), "Each part of the payload is one field.")
 		}
 	}
@@ -484,7 +510,7 @@ func (l *loader) mapField(bind *Bind, field string, expr hclsyntax.Expression, a
 	} else {
 		l.fits(bind, field, t, got, expr)
 	}
-	bind.mapped = append(bind.mapped, mapped{field, t, ln.path, ln.steps, expr.Range()})
+	bind.mapped = append(bind.mapped, mapped{field: field, typ: t, path: ln.path, steps: ln.steps, rng: expr.Range()})
 }
 
 func quoted(field string) string {
@@ -551,7 +577,7 @@ func (l *loader) fits(bind *Bind, field string, t *typ, got cty.Type, expr hclsy
 	case got == cty.String:
 		g = &typ{kind: stringType}
 		// A capture and what text("…") captures are texts that convert to the declared type.
-		if _, plain := expr.(*hclsyntax.ScopeTraversalExpr); plain && bind.codec == formCodec {
+		if _, plain := expr.(*hclsyntax.ScopeTraversalExpr); plain && bind.form != nil {
 			return
 		}
 	case got == cty.Number:
@@ -584,7 +610,7 @@ func (l *loader) fits(bind *Bind, field string, t *typ, got cty.Type, expr hclsy
 
 // oneWays reads `in`, `out` or `create`.
 func (l *loader) oneWays(bind *Bind, a *hclsyntax.Attribute, w way) []oneWay {
-	sc := &scope{bind: bind, way: w, log: l.Log}
+	sc := &scope{bind: bind, way: w, log: l.Log, made: w == inward || a.Name == "create"}
 	one := func(name string, expr hclsyntax.Expression, at hcl.Range) (oneWay, bool) {
 		t := anything
 		if w == inward {
@@ -617,7 +643,7 @@ func (l *loader) oneWays(bind *Bind, a *hclsyntax.Attribute, w way) []oneWay {
 		}
 		return nil
 	}
-	if w == outward && !bind.codec.objects() {
+	if w == outward && bind.codec.traits().holds == oneValue {
 		l.Error(a.Expr.Range(), "this payload has no members", fmt.Sprintf("With this codec it is one value: write `%s = expression`.", a.Name))
 		return nil
 	}
@@ -653,10 +679,11 @@ func (l *loader) bindCaptures(bind *Bind, address *template, used map[string]boo
 	bind.readable = true
 	inverted := map[int]bool{}
 	for _, k := range bind.keys {
-		if k.from < 0 {
-			bind.readable = false
-		} else {
+		switch {
+		case k.from >= 0:
 			inverted[k.from] = true
+		case k.path == nil:
+			bind.readable = false
 		}
 	}
 	keyed := func(slot int) bool { return slices.ContainsFunc(bind.keys, func(k key) bool { return k.slot == slot }) }
@@ -691,18 +718,24 @@ func (l *loader) bindCaptures(bind *Bind, address *template, used map[string]boo
 		bind.fields = append(bind.fields, capField{i, name, t})
 	}
 	sort.Slice(bind.fields, func(i, j int) bool { return bind.fields[i].field < bind.fields[j].field })
-	if bind.identity && bind.decl != nil && bind.decl.closed && !bind.codec.objects() {
+	if bind.each != nil {
+		// Its members are those of its rows.
+	} else if bind.identity && bind.decl != nil && bind.decl.closed && bind.codec.traits().holds == rows {
+		l.Error(bind.rng, "which row?", rowsRemedy)
+	} else if bind.identity && bind.decl != nil && bind.decl.closed && bind.codec.traits().holds == oneValue {
 		l.Error(bind.rng, "which field?", fmt.Sprintf("The payload is one value, and the register at %s has fields: add `map = { field = payload }`.", bind.decl.source))
 	}
-	if bind.identity && bind.decl != nil && bind.decl.value != nil && bind.codec == formCodec {
+	if bind.identity && bind.decl != nil && bind.decl.value != nil && bind.form != nil {
 		l.Error(bind.rng, "which capture?", "The register is one value: add `map = payload.name`.")
 	}
 }
 
+const rowsRemedy = "Its rows are registers by `each = payload` and `row`, or one value of the type list(object({ … }))."
+
 // unreadable says why an address does not tell the register.
 func (b *Bind) unreadable(address *template) string {
 	for _, k := range b.keys {
-		if k.from < 0 {
+		if k.from < 0 && k.path == nil {
 			return fmt.Sprintf("{%s} comes from the payload", b.slots[k.slot])
 		}
 	}

@@ -3,6 +3,7 @@ package mapping
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/engine/lattice"
@@ -17,7 +18,7 @@ func (l *loader) overlap(b *Bind, a, o *leaf) {
 	case disjoint, narrower, wider:
 		return
 	case equal:
-		l.Error(b.rng, "one address, two binds", fmt.Sprintf("%q at %s has the same addresses. Give one of them `match`, or make them one bind; sharing an address by disjoint parts is not in this version.", other.address, other.source))
+		l.share(b, a, o)
 	default:
 		l.Error(b.rng, "binds overlap", fmt.Sprintf("Some addresses match this one and %q at %s, and neither is the more specific. Narrow one of them with a literal or with `match`.", other.address, other.source))
 	}
@@ -26,7 +27,7 @@ func (l *loader) overlap(b *Bind, a, o *leaf) {
 func (l *loader) checkOverlaps() {
 	for _, w := range l.set.wrappers {
 		for _, e := range w.entries {
-			if e.bind.Outward() && e.bind.readable {
+			if e.bind.Outward() && (e.bind.readable || e.bind.filled) {
 				w.reverse.insert(&leaf{template: e.bind.register, entry: e})
 			}
 		}
@@ -64,8 +65,18 @@ func (l *loader) checkRoundTrip(b *Bind) {
 				same(name, name)
 			}
 		}
-	case !b.codec.objects():
+	case b.each != nil:
+		if b.decl != nil && b.decl.closed && b.codec.traits().flavour.document() {
+			for _, name := range b.decl.names() {
+				same(name, name)
+			}
+		}
+	case b.codec.traits().holds != members:
 		same("")
+	case b.codec.traits().flavour.document() && b.decl != nil && b.decl.closed:
+		for _, name := range b.decl.names() {
+			same(name, name)
+		}
 	}
 }
 
@@ -102,6 +113,9 @@ func (p *mapped) values() []engine.Value {
 	return t.samples()
 }
 
+// tried is when generated values are.
+var tried = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+
 func (l *loader) tryField(b *Bind, p *mapped, v engine.Value) {
 	fail := func(detail string) {
 		name := quoted(p.field)
@@ -121,37 +135,54 @@ func (l *loader) tryField(b *Bind, p *mapped, v engine.Value) {
 			return
 		}
 	}
+	if p.exists {
+		l.tryExists(b, p, want, out, fail)
+		return
+	}
 	doc := setPath(absent, p.path, out)
-	k, form := b.codec, b.form
-	if form != nil {
-		form, doc = soloForm(form, p, out)
-		if form == nil {
+	if b.each != nil {
+		doc = setPath(absent, b.each.path, lattice.List(doc))
+	}
+	k := b.codec
+	if b.form != nil {
+		found := false
+		if doc, found = soloForm(b.form, p, out); !found {
 			return
 		}
 	}
 	if k == autoCodec {
 		k = jsonCodec
 	}
-	raw, err := k.encode(doc, form)
+	tr := k.traits()
+	if tr.flavour.document() && (tr.holds == members || b.each != nil) && len(p.path) > 0 && (out.Kind() == lattice.ListKind || out.Kind() == lattice.SetKind) && out.Len() == 0 {
+		return // an empty list is nothing there
+	}
+	if k == senmlCodec {
+		return // a generated record would have values of each kind at once
+	}
+	pay, err := k.encode(doc, nil)
 	if err != nil {
 		fail(fmt.Sprintf("The value %s can't be written: %s.", brief(want), peerText(err)))
 		return
 	}
-	back, err := k.decode(&wrappers.Payload{Raw: raw}, form)
+	back, err := k.decode(&pay, tried)
 	if err != nil {
-		fail(fmt.Sprintf("The value %s goes out as %q, which can't be read back: %s.", brief(want), raw, wrappers.Reason(err)))
+		fail(fmt.Sprintf("The value %s goes out as %q, which can't be read back: %s.", brief(want), pay.Raw, wrappers.Reason(err)))
 		return
 	}
-	for _, name := range p.path {
-		back, _ = back.Member(name)
+	if b.each != nil {
+		if list, err := b.each.list(back, tr.flavour); err == nil && len(list) == 1 {
+			back = list[0]
+		}
 	}
+	back = at(back, p.path)
 	for _, s := range p.steps {
 		if back, err = s.get(back); err != nil {
 			fail(fmt.Sprintf("The value %s goes out as %s, which can't be read back: %s.", brief(want), brief(out), peerText(err)))
 			return
 		}
 	}
-	got, err := p.typ.convert(back, b.codec.flavour(), &dropped)
+	got, err := p.typ.convert(back, tr.flavour, &dropped)
 	if err != nil {
 		fail(fmt.Sprintf("The value %s goes out as %s, which can't be read back: %s.", brief(want), brief(out), peerText(err)))
 		return
@@ -161,10 +192,28 @@ func (l *loader) tryField(b *Bind, p *mapped, v engine.Value) {
 	}
 }
 
+// tryExists sends a value out as whether an address is there, and back.
+func (l *loader) tryExists(b *Bind, p *mapped, want, out engine.Value, fail func(string)) {
+	there, err := asBool(out)
+	if err != nil {
+		fail(fmt.Sprintf("The value %s does not tell whether the address is there: %s.", brief(want), peerText(err)))
+		return
+	}
+	back := lattice.Bool(there)
+	for _, s := range p.steps {
+		if back, err = s.get(back); err != nil {
+			fail(fmt.Sprintf("The value %s can't be read back: %s.", brief(want), peerText(err)))
+			return
+		}
+	}
+	if !back.Equal(want) {
+		fail(fmt.Sprintf("The value %s comes back as %s.", brief(want), brief(back)))
+	}
+}
+
 // soloForm fills the other captures of a text("…") with something.
-func soloForm(form *template, p *mapped, v engine.Value) (*template, engine.Value) {
+func soloForm(form *template, p *mapped, v engine.Value) (doc engine.Value, found bool) {
 	var members []lattice.Member
-	found := false
 	for _, n := range form.names {
 		x := lattice.String("x")
 		if len(p.path) == 1 && p.path[0] == n {
@@ -172,8 +221,5 @@ func soloForm(form *template, p *mapped, v engine.Value) (*template, engine.Valu
 		}
 		members = append(members, lattice.Member{Name: n, Value: x})
 	}
-	if !found {
-		return nil, absent
-	}
-	return form, lattice.Object(members...)
+	return lattice.Object(members...), found
 }

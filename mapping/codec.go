@@ -2,72 +2,173 @@ package mapping
 
 import (
 	"fmt"
-	"math"
-	"math/big"
-	"slices"
-	"strconv"
+	"mime"
+	"sort"
 	"strings"
+	"time"
 	"unicode/utf8"
-
-	"github.com/fxamacker/cbor/v2"
 
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/engine/lattice"
 	"github.com/spooksystems/gateway/wrappers"
 )
 
-// A codec is the form of a payload.
-type codec uint8
+// A codec is the form of a payload. It is immutable. A new one takes a file of its own and a line in codecs.
+type codec interface {
+	traits() traits
+	// decode reads a payload; now is what relative times are relative to. Errors are refusals for the peer.
+	decode(p *wrappers.Payload, now time.Time) (engine.Value, error)
+	// encode writes a document, with its media type. prev is the payload that is there now, nil where there is none or
+	// it isn't known: what of it the document doesn't say (order, layout, line ends) is kept. v holds all members and
+	// rows that shall be there, also those of prev. The error says why it can't be written.
+	encode(v engine.Value, prev *wrappers.Payload) (wrappers.Payload, error)
+}
+
+// traits are what a bind must know of its codec.
+type traits struct {
+	holds   holding
+	flavour flavour
+	whole   bool // a write needs nothing of what was there before
+}
+
+// A holding is what `payload` is.
+type holding uint8
 
 const (
-	jsonCodec codec = iota
-	textCodec
-	numberCodec
-	bytesCodec
-	cborCodec
-	autoCodec
-	formCodec // text("…"), a template over the whole payload
+	oneValue holding = iota // a text, a number, bytes
+	members                 // mostly an object
+	rows                    // a list of objects
 )
 
-var codecNames = map[string]codec{"json": jsonCodec, "text": textCodec, "number": numberCodec, "bytes": bytesCodec, "cbor": cborCodec, "auto": autoCodec}
-
-var laterCodecs = []string{"csv", "form", "xml", "senml"}
-
-// objects tells whether a payload has members.
-func (c codec) objects() bool {
-	return c == jsonCodec || c == cborCodec || c == autoCodec || c == formCodec
+// A codecMaker makes a codec of the constants in its call; without a call there are none. The error is for the user.
+type codecMaker struct {
+	usage    string
+	min, max int
+	make     func(args []engine.Value) (codec, error)
 }
 
-func (c codec) flavour() flavour {
-	switch c {
-	case cborCodec:
-		return exact
-	case formCodec:
-		return textual
-	case textCodec, numberCodec, bytesCodec:
-		return wholeText
-	}
-	return jsonLike
+var (
+	jsonCodec   codec = jsonForm{}
+	textCodec   codec = wholeTextForm{}
+	numberCodec codec = numberForm{}
+	bytesCodec  codec = bytesForm{}
+	cborCodec   codec = cborForm{}
+	autoCodec   codec = autoForm{}
+)
+
+var codecs = map[string]codecMaker{
+	"json":   fixed("json", jsonCodec),
+	"text":   {`text, text("{name}: {value}")`, 0, 1, makeText},
+	"number": fixed("number", numberCodec),
+	"bytes":  fixed("bytes", bytesCodec),
+	"cbor":   fixed("cbor", cborCodec),
+	"auto":   fixed("auto", autoCodec),
+	"csv":    {`csv, csv(";"), csv(";", { names = ["a", "b"], decimal = ",", charset = "windows-1252" })`, 0, 2, makeCSV},
+	"form":   fixed("form", urlCodec),
+	"xml":    {`xml("root")`, 1, 1, makeXML},
+	"senml":  fixed("senml", senmlCodec),
 }
 
-func (c codec) mediaType() string {
-	switch c {
-	case jsonCodec:
-		return "application/json"
-	case cborCodec:
-		return "application/cbor"
-	case bytesCodec:
-		return "application/octet-stream"
+func fixed(name string, c codec) codecMaker {
+	return codecMaker{name, 0, 0, func([]engine.Value) (codec, error) { return c, nil }}
+}
+
+func codecNames() []string {
+	var names []string
+	for n := range codecs {
+		names = append(names, n)
 	}
-	return "text/plain; charset=utf-8"
+	sort.Strings(names)
+	return names
+}
+
+// Limits of a payload: what one may make the gateway hold in memory at once.
+const (
+	maxPayload = 16 << 20 // bytes
+	maxRows    = 100_000
+	maxColumns = 1000
+	maxCells   = 1_000_000 // of a CSV; elements and attributes of XML; parameters of a form
+)
+
+// tooLarge refuses by size.
+func tooLarge(format string, args ...any) error {
+	return wrappers.Refuse(wrappers.ErrTooLarge, fmt.Sprintf(format, args...))
+}
+
+// checkSize refuses what would take too much memory to look into.
+func checkSize(raw []byte) error {
+	if len(raw) > maxPayload {
+		return tooLarge("the payload has %d MiB, at most %d are read", (len(raw)+1<<20-1)>>20, maxPayload>>20)
+	}
+	return nil
+}
+
+// mediaType gives the media type of a payload without parameters, and its charset, both in lower case.
+func mediaType(p *wrappers.Payload) (kind, charset string) {
+	if p == nil || p.Type == "" {
+		return "", ""
+	}
+	if kind, params, err := mime.ParseMediaType(p.Type); err == nil {
+		return kind, strings.ToLower(params["charset"])
+	}
+	kind, _, _ = strings.Cut(strings.ToLower(p.Type), ";")
+	return strings.TrimSpace(kind), ""
+}
+
+// autoForm is a payload that says itself what it is.
+type autoForm struct{}
+
+func (autoForm) traits() traits { return traits{holds: members, flavour: jsonLike} }
+
+func (autoForm) decode(p *wrappers.Payload, now time.Time) (engine.Value, error) {
+	return detect(p).decode(p, now)
+}
+
+// encode goes by what was there before, as far as that can say v.
+func (autoForm) encode(v engine.Value, prev *wrappers.Payload) (wrappers.Payload, error) {
+	k := jsonCodec
+	if prev != nil && len(prev.Raw) > 0 {
+		k = detect(prev)
+	}
+	return autoFor(k, v).encode(v, prev)
+}
+
+// autoFor gives k where it can carry v and be detected again, else what can.
+func autoFor(k codec, v engine.Value) codec {
+	switch {
+	case v.Kind() == lattice.BytesKind:
+		return bytesCodec
+	case k == textCodec && v.Kind() == lattice.StringKind:
+		// What would read as JSON has to be it.
+		if detect(&wrappers.Payload{Raw: []byte(v.Text())}) == textCodec {
+			return k
+		}
+		return jsonCodec
+	case k == bytesCodec || k == textCodec:
+		return jsonCodec
+	case k.traits().holds == rows && v.Kind() != lattice.ListKind,
+		k.traits().flavour == cells && k.traits().holds == members && !isObject(v):
+		return jsonCodec
+	}
+	return k
 }
 
 // detect is what auto takes a payload for: what its media type says, else JSON if it is that, else
 // text if it is UTF-8, else bytes.
 func detect(p *wrappers.Payload) codec {
-	t, _, _ := strings.Cut(strings.ToLower(p.Type), ";")
-	t = strings.TrimSpace(t)
+	t, _ := mediaType(p)
 	switch {
+	case t == "text/csv":
+		return csvCodec
+	case t == "application/x-www-form-urlencoded":
+		if _, err := lattice.ParseJSON(p.Raw); err == nil {
+			return jsonCodec // clients call it a form unasked, curl among them
+		}
+		return urlCodec
+	case t == "application/xml", t == "text/xml":
+		return xmlCodec
+	case t == "application/senml+json", t == "application/senml+cbor":
+		return senmlCodec
 	case t == "application/json" || strings.HasSuffix(t, "+json"):
 		return jsonCodec
 	case t == "application/cbor" || strings.HasSuffix(t, "+cbor"):
@@ -84,39 +185,6 @@ func detect(p *wrappers.Payload) codec {
 	return bytesCodec
 }
 
-// decode reads a payload. Errors are for the peer.
-func (c codec) decode(p *wrappers.Payload, form *template) (engine.Value, error) {
-	switch c {
-	case autoCodec:
-		return detect(p).decode(p, nil)
-	case textCodec:
-		if !utf8.Valid(p.Raw) {
-			return engine.Value{}, refuse("the payload is not UTF-8 text")
-		}
-		return lattice.String(string(p.Raw)), nil
-	case numberCodec:
-		n, err := lattice.ParseNumber(strings.TrimSpace(string(p.Raw)))
-		if err != nil {
-			return engine.Value{}, refuse("the payload is not a number")
-		}
-		return n, nil
-	case bytesCodec:
-		return lattice.Bytes(p.Raw), nil
-	case cborCodec:
-		return decodeCBOR(p.Raw)
-	case formCodec:
-		return decodeForm(form, p.Raw)
-	}
-	if len(p.Raw) == 0 {
-		return engine.Value{}, refuse("the payload is empty; JSON is wanted")
-	}
-	v, err := lattice.ParseJSON(p.Raw)
-	if err != nil {
-		return engine.Value{}, refuse("%s", peerText(err))
-	}
-	return v, nil
-}
-
 // peerText drops the sentinel's name from an error of the lattice.
 func peerText(err error) string {
 	s := err.Error()
@@ -124,73 +192,6 @@ func peerText(err error) string {
 		s = strings.ReplaceAll(s, pre, "")
 	}
 	return s
-}
-
-// encode writes a payload.
-func (c codec) encode(v engine.Value, form *template) ([]byte, error) {
-	switch c {
-	case textCodec:
-		switch v.Kind() {
-		case lattice.StringKind:
-			return []byte(v.Text()), nil
-		case lattice.BoolKind, lattice.IntKind, lattice.DecimalKind:
-			return []byte(v.String()), nil
-		}
-		return nil, notA(v, "one text")
-	case numberCodec:
-		if !v.IsNumber() {
-			return nil, notA(v, "a number")
-		}
-		return []byte(v.Number()), nil
-	case bytesCodec:
-		switch v.Kind() {
-		case lattice.BytesKind:
-			return slices.Clone(v.Bytes()), nil
-		case lattice.StringKind:
-			return []byte(v.Text()), nil
-		}
-		return nil, notA(v, "bytes")
-	case cborCodec:
-		return cborMode.Marshal(toCBOR(v))
-	case formCodec:
-		return encodeForm(form, v)
-	}
-	if v.IsAbsent() {
-		return nil, fmt.Errorf("there is nothing to write")
-	}
-	return v.AppendJSON(nil), nil
-}
-
-// decodeForm reads text("…"): an object of the captures.
-func decodeForm(form *template, raw []byte) (engine.Value, error) {
-	s := &form.segments[0]
-	caps := make([]string, len(s.shape.escapes))
-	text := strings.TrimRight(string(raw), "\r\n")
-	if !utf8.Valid(raw) || !s.shape.match(text, caps) || !s.shape.values(caps) {
-		return engine.Value{}, refuse("the payload is not of the form %q", form.text)
-	}
-	members := make([]lattice.Member, len(caps))
-	for i, v := range caps {
-		members[i] = lattice.Member{Name: form.names[i], Value: lattice.String(v)}
-	}
-	return lattice.Object(members...), nil
-}
-
-func encodeForm(form *template, v engine.Value) ([]byte, error) {
-	missing := ""
-	out, ok := form.segments[0].shape.append(nil, func(i int) string {
-		m, _ := v.Member(form.names[i])
-		text, err := captureText(m)
-		if err != nil || text == "" {
-			missing = form.names[i]
-			return ""
-		}
-		return text
-	})
-	if !ok {
-		return nil, fmt.Errorf("%q has no text for {%s}", form.text, missing)
-	}
-	return out, nil
 }
 
 // captureText is a value as it stands in an address or a text.
@@ -206,149 +207,4 @@ func captureText(v engine.Value) (string, error) {
 		}
 	}
 	return "", notA(v, "a text, a number or a bool")
-}
-
-// CBOR of peers is any valid CBOR (RFC 8949), not only the deterministic one that registers are
-// stored in.
-var cborRead = func() cbor.DecMode {
-	mode, err := cbor.DecOptions{
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: lattice.MaxDepth, MaxArrayElements: 1 << 17, MaxMapPairs: 1 << 17,
-		IntDec: cbor.IntDecConvertNone, BigIntDec: cbor.BigIntDecodePointer, TimeTag: cbor.DecTagIgnored,
-	}.DecMode()
-	if err != nil {
-		panic(err)
-	}
-	return mode
-}()
-
-var cborMode = func() cbor.EncMode {
-	mode, err := cbor.EncOptions{Sort: cbor.SortBytewiseLexical, ShortestFloat: cbor.ShortestFloat16, BigIntConvert: cbor.BigIntConvertShortest}.EncMode()
-	if err != nil {
-		panic(err)
-	}
-	return mode
-}()
-
-func decodeCBOR(raw []byte) (engine.Value, error) {
-	var x any
-	if err := cborRead.Unmarshal(raw, &x); err != nil {
-		return engine.Value{}, refuse("the payload is not CBOR: %s", err)
-	}
-	return fromCBOR(x, 0)
-}
-
-func fromCBOR(x any, depth int) (engine.Value, error) {
-	if depth > lattice.MaxDepth {
-		return engine.Value{}, refuse("nested deeper than %d levels", lattice.MaxDepth)
-	}
-	switch x := x.(type) {
-	case nil:
-		return lattice.Null(), nil
-	case bool:
-		return lattice.Bool(x), nil
-	case int64:
-		return lattice.Int(x), nil
-	case uint64:
-		if x <= math.MaxInt64 {
-			return lattice.Int(int64(x)), nil
-		}
-		return fromText(strconv.FormatUint(x, 10))
-	case *big.Int:
-		return fromBig(x, 0)
-	case float64:
-		if math.IsNaN(x) || math.IsInf(x, 0) {
-			return engine.Value{}, refuse("%v is not a number that can be stored", x)
-		}
-		return fromText(strconv.FormatFloat(x, 'g', -1, 64))
-	case string:
-		return lattice.String(x), nil
-	case []byte:
-		return lattice.Bytes(x), nil
-	case []any:
-		items := make([]engine.Value, len(x))
-		for i := range x {
-			var err error
-			if items[i], err = fromCBOR(x[i], depth+1); err != nil {
-				return engine.Value{}, err
-			}
-		}
-		return lattice.List(items...), nil
-	case map[any]any:
-		members := make([]lattice.Member, 0, len(x))
-		for k, v := range x {
-			name, ok := k.(string)
-			if !ok {
-				return engine.Value{}, refuse("a CBOR map has a key that is not text")
-			}
-			m, err := fromCBOR(v, depth+1)
-			if err != nil {
-				return engine.Value{}, err
-			}
-			members = append(members, lattice.Member{Name: name, Value: m})
-		}
-		return lattice.Object(members...), nil
-	case cbor.Tag:
-		if pair, ok := x.Content.([]any); ok && x.Number == 4 && len(pair) == 2 {
-			exp, err1 := fromCBOR(pair[0], depth+1)
-			coef, err2 := fromCBOR(pair[1], depth+1)
-			if err1 != nil || err2 != nil || !coef.IsNumber() || exp.Kind() != lattice.IntKind || exp.Int() < -2000 || exp.Int() > 2000 {
-				return engine.Value{}, refuse("a decimal fraction (CBOR tag 4) that can't be read")
-			}
-			c, e := coef.Decimal()
-			return fromBig(c, int(exp.Int())+e)
-		}
-		return fromCBOR(x.Content, depth+1) // other tags say how to read what can be read without them
-	}
-	return engine.Value{}, refuse("a CBOR item that can't be stored")
-}
-
-func fromBig(c *big.Int, exp int) (engine.Value, error) {
-	if c.BitLen() > 400 {
-		return engine.Value{}, refuse("a number of more than 100 digits")
-	}
-	return fromText(c.String() + "e" + strconv.Itoa(exp))
-}
-
-func fromText(s string) (engine.Value, error) {
-	n, err := lattice.ParseNumber(strings.Replace(s, "e+", "e", 1))
-	if err != nil {
-		return n, refuse("%s", peerText(err))
-	}
-	return n, nil
-}
-
-// toCBOR gives what most readers know: a decimal is a float where that says the same number, else
-// a decimal fraction (RFC 8949, section 3.4.4).
-func toCBOR(v engine.Value) any {
-	switch v.Kind() {
-	case lattice.BoolKind:
-		return v.Bool()
-	case lattice.IntKind:
-		return v.Int()
-	case lattice.DecimalKind:
-		if f, err := strconv.ParseFloat(v.Number(), 64); err == nil {
-			if back, err := fromText(strconv.FormatFloat(f, 'g', -1, 64)); err == nil && back.Equal(v) {
-				return f
-			}
-		}
-		c, exp := v.Decimal()
-		return cbor.Tag{Number: 4, Content: []any{int64(exp), c}}
-	case lattice.StringKind:
-		return v.Text()
-	case lattice.BytesKind:
-		return append([]byte{}, v.Bytes()...) // nil would be written as null
-	case lattice.ListKind, lattice.SetKind:
-		out := make([]any, v.Len())
-		for i, item := range v.Items() {
-			out[i] = toCBOR(item)
-		}
-		return out
-	case lattice.ObjectKind:
-		out := make(map[string]any, v.Len())
-		for _, m := range v.Members() {
-			out[m.Name] = toCBOR(m.Value)
-		}
-		return out
-	}
-	return nil
 }

@@ -140,6 +140,10 @@ func (sc *scope) root(name string) eval {
 	switch name {
 	case "payload":
 		return func(m *message) (engine.Value, error) { return m.value(), nil }
+	case "row":
+		return func(m *message) (engine.Value, error) { return m.row, nil }
+	case "exists":
+		return func(m *message) (engine.Value, error) { return lattice.Bool(m.there), nil }
 	case "self":
 		return func(m *message) (engine.Value, error) { return m.self, nil }
 	case "raw":
@@ -204,6 +208,8 @@ func compileIndex(of, key eval) eval {
 			}
 			member, _ := v.Member(name)
 			return member, nil
+		case lattice.StringKind:
+			return memberOf(v, k.Text()), nil
 		case lattice.ListKind, lattice.SetKind:
 			n, err := asNumber(k)
 			if err != nil || n.Kind() != lattice.IntKind {
@@ -516,6 +522,23 @@ func (sc *scope) compileCall(e *hclsyntax.FunctionCallExpr) eval {
 		return func(m *message) (engine.Value, error) {
 			v, err := args[0](m)
 			return lattice.Bool(err == nil && !v.IsAbsent()), nil
+		}
+	case "new":
+		return func(m *message) (engine.Value, error) { return m.fresh(), nil }
+	case "date":
+		zone, err := dateZone(e)
+		if err != nil {
+			return nil // reported by check
+		}
+		return func(m *message) (engine.Value, error) {
+			v, err := args[0](m)
+			if err != nil || v.IsAbsent() {
+				return absent, err
+			}
+			if v, err = date(v, zone); err != nil {
+				return absent, refuse("date: %s", peerText(err))
+			}
+			return v, nil
 		}
 	case "reg":
 		return func(m *message) (engine.Value, error) {

@@ -32,9 +32,6 @@ var functions = map[string]function.Function{
 	"upper": stdlib.UpperFunc, "values": stdlib.ValuesFunc,
 }
 
-// laterFunctions are named by the language and not in this version.
-var laterFunctions = []string{"new", "date"}
-
 // lengthFunc takes texts too.
 var lengthFunc = function.New(&function.Spec{
 	Params: []function.Parameter{{Name: "value", Type: cty.DynamicPseudoType, AllowDynamicType: true}},
@@ -85,6 +82,12 @@ var evalFunctions = func() map[string]function.Function {
 	for name := range twoWays {
 		out[name] = twoWayFunc(name)
 	}
+	out["date"] = dateFunc
+	out["new"] = function.New(&function.Spec{
+		Type: function.StaticReturnType(cty.String),
+		// Known only to a message, as reg() is.
+		Impl: func([]cty.Value, cty.Type) (cty.Value, error) { return cty.UnknownVal(cty.String), nil },
+	})
 	out["reg"] = function.New(&function.Spec{
 		Params: []function.Parameter{{Name: "name", Type: cty.String}},
 		Type:   function.StaticReturnType(cty.DynamicPseudoType),
@@ -242,7 +245,7 @@ func tableRows(expr hclsyntax.Expression) ([]tableRow, error) {
 }
 
 func functionNames() []string {
-	names := append(twoWayNames(), "by", "try", "can", "coalesce", "reg")
+	names := append(twoWayNames(), "by", "try", "can", "coalesce", "reg", "date", "new")
 	for n := range functions {
 		names = append(names, n)
 	}

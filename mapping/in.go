@@ -49,32 +49,110 @@ func (s *Set) Maps(wrapper string, verb wrappers.Verb, server, address string) b
 	if e == nil {
 		return false
 	}
-	return !verb.Writes() || e.bind.Inward()
+	return !verb.Writes() || e.inward()
+}
+
+// inward tells whether any bind of the address comes in.
+func (e *entry) inward() bool {
+	if e.bind.Inward() {
+		return true
+	}
+	return slices.ContainsFunc(e.sharers, func(s *entry) bool { return s.bind.Inward() })
 }
 
 // At gives the register that an address means. False where no bind has the address, or where it
-// takes a payload to tell the register.
+// takes a payload to tell the register. Of several that share the address it gives the first.
 func (s *Set) At(wrapper, server, address string) (Target, bool) {
+	var t Target
+	found := s.eachAt(wrapper, server, address, func(at Target) bool {
+		t = at
+		return false
+	})
+	return t, found
+}
+
+// DocumentAt gives the document of many registers at an address, if there is one.
+func (s *Set) DocumentAt(wrapper, server, address string) (Target, bool) {
+	var t Target
+	s.eachAt(wrapper, server, address, func(at Target) bool {
+		if at.Document != nil {
+			t = at
+		}
+		return t.Document == nil
+	})
+	return t, t.Document != nil
+}
+
+// AllAt gives everything that an address means.
+func (s *Set) AllAt(wrapper, server, address string) []Target {
+	var out []Target
+	s.eachAt(wrapper, server, address, func(at Target) bool {
+		out = append(out, at)
+		return true
+	})
+	return out
+}
+
+func (s *Set) eachAt(wrapper, server, address string, yield func(Target) bool) (found bool) {
 	w := s.wrappers[wrapper]
 	if w == nil {
-		return Target{}, false
+		return false
 	}
 	m := messages.Get().(*message)
 	defer m.release()
-	e := w.lookup(address, &m.find)
-	if e == nil || !e.bind.readable {
-		return Target{}, false
+	head := w.lookup(address, &m.find)
+	if head == nil {
+		return false
 	}
 	m.wrapper, m.server = wrapper, server
+	for e := range head.each {
+		m.caps = captures{}
+		if t, ok := m.target(w, e, address); ok {
+			found = true
+			if !yield(t) {
+				break
+			}
+		}
+	}
+	return found
+}
+
+// target is what an address means by one bind.
+func (m *message) target(w *wrapperMaps, e *entry, address string) (Target, bool) {
+	if !e.bind.readable {
+		return Target{}, false
+	}
 	m.at(e)
-	if m.keys() != nil {
-		return Target{}, false
+	t := Target{Bind: e.bind, Address: address}
+	if e.bind.each != nil {
+		if t.Document = m.documentOf(e); t.Document == nil {
+			return Target{}, false
+		}
+	} else {
+		if m.keys() != nil {
+			return Target{}, false
+		}
+		name, err := m.register()
+		if err != nil {
+			return Target{}, false
+		}
+		t.Register = name
 	}
-	name, err := m.register()
-	if err != nil {
-		return Target{}, false
+	if b := e.bind; b.decl != nil && b.decl.fold && (w.tree.fold || !w.info.Upstream) {
+		// A server that tells case apart has the document where it is.
+		for _, slot := range b.regSlots {
+			m.caps[slot] = b.folded(m.caps[slot])
+		}
+		folded, ok := "", b.inverted(&m.caps)
+		if ok {
+			folded, ok = e.render(&m.caps)
+		}
+		if !ok {
+			return Target{}, false
+		}
+		t.Address = folded
+		return t, true
 	}
-	t := Target{Bind: e.bind, Register: name, Address: address}
 	if w.tree.query && strings.Contains(address, "?") {
 		// The query that the bind has, in its order; another one says nothing about the place.
 		path, _, _ := cutQuery(address)
@@ -138,25 +216,58 @@ func (w *wrapperMaps) in(dst []Effect, op *wrappers.Operation, env Env) ([]Effec
 	m := messages.Get().(*message)
 	defer m.release()
 	e := w.lookup(op.Address, &m.find)
-	if e == nil || !e.bind.Inward() {
+	if e == nil || !e.inward() {
 		return dst, wrappers.ErrUnmapped
 	}
-	b := e.bind
 	m.wrapper, m.server, m.verb, m.who, m.body, m.env = w.info.Name, op.Server, op.Verb, &op.Who, &op.Payload, env
+	if len(e.sharers) == 0 {
+		return m.effects(dst, e, op)
+	}
+	n := len(dst)
+	for s := range e.each {
+		if !s.bind.Inward() {
+			continue
+		}
+		m.caps, m.payload, m.whole, m.members, m.object, m.row = captures{}, absent, false, nil, false, absent
+		from := len(dst)
+		var err error
+		if dst, err = m.effects(dst, s, op); err != nil {
+			return dst[:n], err
+		}
+		for i := range dst[from:] {
+			dst[from+i].Dropped = 0 // they are the other's
+		}
+	}
+	return dst, nil
+}
+
+// effects are what an operation means by one bind.
+func (m *message) effects(dst []Effect, e *entry, op *wrappers.Operation) ([]Effect, error) {
+	b := e.bind
 	m.at(e)
+	m.there = op.Verb != wrappers.Delete
 	switch op.Verb {
 	case wrappers.Put, wrappers.Merge, wrappers.Message:
 	case wrappers.Delete:
+		if b.each != nil {
+			return m.documentGone(dst, e)
+		}
+		if b.present {
+			return m.absence(dst)
+		}
 		return m.gone(dst)
 	case wrappers.Rename:
-		return dst, refuse("renaming is not in this version; delete and write anew")
+		return dst, refuse("a rename is a delete and a write")
 	default:
 		return dst, refuse("%s writes nothing", op.Verb)
 	}
-	if b.needsPayload() || len(op.Payload.Raw) > 0 {
+	if b.needsPayload() || len(op.Payload.Raw) > 0 && !b.only() {
 		if err := m.decode(); err != nil {
 			return dst, err
 		}
+	}
+	if b.each != nil {
+		return m.eachRow(dst, e)
 	}
 	if b.when != nil {
 		ok, err := m.passes()
@@ -174,6 +285,19 @@ func (w *wrapperMaps) in(dst []Effect, op *wrappers.Operation, env Env) ([]Effec
 	if err != nil {
 		return dst, err
 	}
+	if len(b.marks) > 0 && b.marked(m.value()) {
+		return append(dst, Effect{Bind: b, Register: name, Delete: true, Marked: true}), nil
+	}
+	dst, f := another(dst)
+	f.Bind, f.Register, f.Whole = b, name, op.Verb == wrappers.Put
+	if err := m.effect(f); err != nil {
+		return dst[:len(dst)-1], err
+	}
+	return dst, nil
+}
+
+// another appends an effect, with the room for fields of one that was there before.
+func another(dst []Effect) ([]Effect, *Effect) {
 	n := len(dst)
 	if n < cap(dst) {
 		dst = dst[:n+1]
@@ -181,22 +305,17 @@ func (w *wrapperMaps) in(dst []Effect, op *wrappers.Operation, env Env) ([]Effec
 	} else {
 		dst = append(dst, Effect{})
 	}
-	f := &dst[n]
-	f.Bind, f.Register, f.Whole = b, name, op.Verb == wrappers.Put
-	if err := m.effect(f); err != nil {
-		return dst[:n], err
-	}
-	return dst, nil
+	return dst, &dst[n]
 }
 
 // needsPayload tells whether an operation without a body is a mistake.
 func (b *Bind) needsPayload() bool {
-	return b.identity && len(b.fields) == 0 || len(b.mapped) > 0 || b.form != nil
+	return b.identity && len(b.fields) == 0 || slices.ContainsFunc(b.mapped, func(p mapped) bool { return !p.exists }) || b.form != nil || b.each != nil
 }
 
 // at fills in what the address tells.
 func (m *message) at(e *entry) {
-	m.bind = e.bind
+	m.bind, m.from = e.bind, e.bind.codec.traits().flavour
 	for i, slot := range e.slots {
 		m.caps[slot] = m.find.raw[i]
 	}
@@ -259,31 +378,36 @@ func (m *message) forms() error {
 
 // keys evaluates what `key` gives.
 func (m *message) keys() error {
-	b := m.bind
-	for i := range b.keys {
-		k := &b.keys[i]
-		v, err := k.eval(m)
-		if err != nil {
+	for i := range m.bind.keys {
+		if err := m.oneKey(&m.bind.keys[i]); err != nil {
 			return err
 		}
-		text := ""
-		if !v.IsAbsent() && v.Kind() != lattice.NullKind {
-			if text, err = captureText(v); err != nil {
-				return refuse("key %s: %v", b.slots[k.slot], err)
-			}
-		}
-		if text == "" {
-			return refuse("the payload lacks what the key %s is made of", b.slots[k.slot])
-		}
-		m.caps[k.slot] = text
 	}
+	return nil
+}
+
+func (m *message) oneKey(k *key) error {
+	v, err := k.eval(m)
+	if err != nil {
+		return err
+	}
+	text := ""
+	if !v.IsAbsent() && v.Kind() != lattice.NullKind {
+		if text, err = captureText(v); err != nil {
+			return refuse("key %s: %v", m.bind.slots[k.slot], err)
+		}
+	}
+	if text == "" {
+		return refuse("the payload lacks what the key %s is made of", m.bind.slots[k.slot])
+	}
+	m.caps[k.slot] = text
 	return nil
 }
 
 // register renders the register's name.
 func (m *message) register() (string, error) {
 	b := m.bind
-	name, ok := b.register.appendTo(m.name[:0], func(i int) string { return m.caps[b.regSlots[i]] })
+	name, ok := b.register.appendTo(m.name[:0], func(i int) string { return b.folded(m.caps[b.regSlots[i]]) })
 	m.name = name
 	if !ok {
 		return "", refuse("a part of the register's name is empty")
@@ -306,7 +430,11 @@ func (m *message) effect(f *Effect) error {
 		f.Fields = append(f.Fields, FieldValue{Field: c.field, Value: v})
 	}
 	fixed := len(f.Fields)
-	if b.identity && (m.whole || m.members != nil || m.object) {
+	if b.identity && b.each != nil {
+		if err := m.sameInRow(f); err != nil {
+			return err
+		}
+	} else if b.identity && (m.whole || m.members != nil || m.object) {
 		if err := m.same(f); err != nil {
 			return err
 		}
@@ -379,6 +507,8 @@ func (m *message) same(f *Effect) error {
 		}
 		t := b.typeOf(name)
 		switch {
+		case b.isMark(name):
+			continue
 		case t == nil:
 			f.Dropped++
 			continue
@@ -392,10 +522,25 @@ func (m *message) same(f *Effect) error {
 	return nil
 }
 
+// memberOf is a member of an object. The text of an XML element without attributes is its own #text.
+func memberOf(v engine.Value, name string) engine.Value {
+	if name == xmlTextMember && v.Kind() == lattice.StringKind {
+		return v
+	}
+	m, _ := v.Member(name)
+	return m
+}
+
 // through leads from the payload to a mapped field.
 func (m *message) through(p *mapped) (engine.Value, error) {
 	var v engine.Value
-	if len(p.path) == 0 {
+	if p.exists {
+		v = lattice.Bool(m.there)
+	} else if !m.there {
+		return absent, nil
+	} else if m.bind.each != nil {
+		v = at(m.row, p.path)
+	} else if len(p.path) == 0 {
 		v = m.value()
 	} else {
 		if !m.object {
@@ -403,11 +548,14 @@ func (m *message) through(p *mapped) (engine.Value, error) {
 		}
 		v = m.member(p.path[0])
 		for _, name := range p.path[1:] {
-			v, _ = v.Member(name)
+			v = memberOf(v, name)
 		}
 	}
 	if v.IsAbsent() || v.Kind() == lattice.NullKind {
 		return v, nil
+	}
+	if len(p.steps) > 0 && m.from.document() {
+		v = bareText(v)
 	}
 	for _, s := range p.steps {
 		var err error
@@ -439,7 +587,11 @@ func (m *message) put(f *Effect, field string, t *typ, v engine.Value) error {
 	if field == "" && isObject(v) {
 		return refuse("one value is wanted, not an object")
 	}
-	c, err := t.convert(v, m.bind.codec.flavour(), &f.Dropped)
+	if m.from.document() && t.empties() && bareText(v).Kind() == lattice.StringKind && bareText(v).Len() == 0 {
+		f.Fields = append(f.Fields, FieldValue{Field: field})
+		return nil
+	}
+	c, err := t.convert(v, m.from, &f.Dropped)
 	if err != nil {
 		if field == "" {
 			return refuse("%s", peerText(err))

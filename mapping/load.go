@@ -57,6 +57,20 @@ type entry struct {
 	template *template
 	slots    []int // the bind's slot of each capture in the template
 	checks   []check
+	head     *entry   // the one that lookups find: itself, but where it shares its addresses
+	sharers  []*entry // of a head: the others that have the same addresses
+}
+
+// each yields the entries of an address.
+func (e *entry) each(yield func(*entry) bool) {
+	if !yield(e) {
+		return
+	}
+	for _, s := range e.sharers {
+		if !yield(s) {
+			return
+		}
+	}
 }
 
 // A decl is what a register block says of its registers.
@@ -67,6 +81,7 @@ type decl struct {
 	closed bool
 	fields map[string]*typ
 	value  *typ // of a register that is one value
+	fold   bool // names that differ in case are one: what is captured stands in them in lower case
 
 	pattern    string // matches exactly its registers' names
 	commit     engine.CommitMode
@@ -86,9 +101,9 @@ func (d *decl) names() []string {
 }
 
 var (
-	registerLater = []string{"domain", "fold"}
-	bindLater     = []string{"each", "every", "poll", "read", "write", "reply", "methods", "mode", "echo", "max_change", "retain", "qos"}
-	bindAttrs     = []string{"codec", "create", "delete", "direction", "events", "first", "in", "key", "map", "match", "out", "when", "wrapper"}
+	registerLater = []string{"domain"}
+	bindLater     = []string{"every", "poll", "read", "write", "reply", "methods", "mode", "echo", "retain", "qos"}
+	bindAttrs     = []string{"codec", "create", "delete", "direction", "each", "events", "first", "in", "key", "map", "match", "max_change", "out", "when", "wrapper"}
 	topLater      = []string{"test", "access", "user", "link", "pair"}
 	gatewayBlocks = []string{"wrapper", "daemon", "data", "domains", "mappings", "log"}
 )
@@ -144,7 +159,7 @@ type loader struct {
 func source(r hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }
 
 var registerSchema = diag.Schema{
-	What: "register", Attrs: []string{"commit", "fields", "group", "history", "match", "on_conflict", "type", "writers"},
+	What: "register", Attrs: []string{"commit", "fields", "fold", "group", "history", "match", "on_conflict", "type", "writers"},
 	Blocks: []diag.Block{{Type: "bind", Labels: []string{"protocol", "address"}}},
 	Later:  registerLater,
 }
@@ -182,6 +197,7 @@ func (l *loader) declare(s diag.Source) {
 				l.Error(a.Expr.Range(), "a register that is one value is no object", "Write its members as `fields = { … }`.")
 			}
 		}
+		d.fold, _ = l.Bool(c.Attrs["fold"], false)
 		l.policy(d, c)
 		l.set.decls.eachOverlapping(&d.leaf, func(o *leaf) {
 			if relate(&d.leaf, o) != disjoint {
@@ -530,6 +546,9 @@ func (d *decl) policies() string {
 func (d *decl) meaning() string {
 	var b strings.Builder
 	b.WriteString(d.leaf.template.text)
+	if d.fold {
+		b.WriteString(" fold")
+	}
 	if d.value != nil {
 		b.WriteString(" type " + d.value.declared())
 	}

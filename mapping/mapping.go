@@ -27,6 +27,8 @@ type Target struct {
 	// Address is the place itself, as Places gives it: without a query that the bind doesn't
 	// name, and with one that it does in the bind's own order.
 	Address string
+	// Document is set where the address holds a document of many registers; then Register is "".
+	Document *Document
 }
 
 // A Place is an address at which a register appears.
@@ -51,12 +53,19 @@ type Effect struct {
 	Fields   []FieldValue // in field order, each at most once
 	Whole    bool         // fields that the bind maps and Fields doesn't name are cleared
 	Delete   bool         // the address is gone; what that means is Bind.OnDelete's to say
+	Absent   bool         // the address is gone, and Fields say what that means
+	Marked   bool         // with Delete: the document is there, and says that its register is gone
 	Dropped  int          // members that no field takes
+	// Document, without a Register: the address holds a whole document, and what it says of each of its registers stands
+	// in effects of their own. With Whole those that neither they nor Passed name are gone from it; with Delete all are.
+	Document *Document
+	Passed   []string // registers of rows that `when` passed by
 }
 
 // An Env is what expressions may know beyond the operation itself.
 type Env struct {
 	Now      time.Time
+	New      func() string                               // what new() gives next; nil: a UUID of version 7
 	Register func(name string) (engine.StateBlock, bool) // for reg("…"); nil: none exist
 }
 

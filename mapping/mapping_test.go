@@ -70,11 +70,20 @@ func show(effects []Effect, err error) string {
 	var lines []string
 	for _, e := range effects {
 		line := e.Register
+		if e.Document != nil {
+			line = fmt.Sprintf("%q…", e.Document.Prefix())
+			if len(e.Passed) > 0 {
+				line += fmt.Sprintf(" passed=%q", e.Passed)
+			}
+		}
 		if e.Whole {
 			line += " whole"
 		}
 		if e.Delete {
 			line += " delete"
+		}
+		if e.Marked {
+			line += " marked"
 		}
 		for _, f := range e.Fields {
 			v := f.Value.String()

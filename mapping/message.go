@@ -23,6 +23,7 @@ type message struct {
 	caps    captures // by the bind's slots
 	env     Env
 
+	from    flavour      // of the payload
 	payload engine.Value // whole, once it is known
 	whole   bool
 	members []lattice.Member // of a payload that is an object
@@ -30,8 +31,11 @@ type message struct {
 	scratch [maxFlat]lattice.Member
 
 	self engine.Value // out
-	name []byte       // scratch of the register's name
-	find finding
+	// there tells whether the address is: after an operation, and before what goes out.
+	there bool
+	row   engine.Value // of a bind with each: the row that is looked at
+	name  []byte       // scratch of the register's name
+	find  finding
 }
 
 var messages = sync.Pool{New: func() any { return new(message) }}
@@ -52,7 +56,15 @@ func (m *message) decode() error {
 		m.object = true
 		return nil
 	}
-	v, err := b.codec.decode(m.body, b.form)
+	if err := checkSize(m.body.Raw); err != nil {
+		return err
+	}
+	k := b.codec
+	if k == autoCodec {
+		k = detect(m.body)
+		m.from = k.traits().flavour
+	}
+	v, err := k.decode(m.body, m.instant())
 	if err != nil {
 		return err
 	}
@@ -180,11 +192,13 @@ func plainString(s string, i int) (text string, end int, ok bool) {
 	return "", 0, false
 }
 
-func (m *message) now() engine.Value {
+func (m *message) now() engine.Value { return timeValue(m.instant()) }
+
+func (m *message) instant() time.Time {
 	if m.env.Now.IsZero() {
-		return timeValue(time.Unix(0, 0))
+		return time.Unix(0, 0)
 	}
-	return timeValue(m.env.Now)
+	return m.env.Now
 }
 
 // rawValue is a payload as it came: text if it is that.

@@ -17,29 +17,17 @@ func (b *Bind) Out(p Place, st engine.StateBlock, prev *wrappers.Payload, env En
 	m := messages.Get().(*message)
 	defer m.release()
 	m.outward(b, p, st, env)
-	k := b.codec
-	if k == autoCodec {
-		k = jsonCodec
-		if prev != nil && len(prev.Raw) > 0 {
-			k = detect(prev)
-		}
+	m.there = prev != nil
+	k := b.outCodec(prev)
+	if pay, ok := b.bare(prev, k); ok {
+		return pay, true, nil
 	}
 	doc, err := m.document(st, prev, k)
 	if err != nil {
 		return pay, false, b.unsettled(st, err)
 	}
 	if b.codec == autoCodec {
-		switch {
-		case doc.Kind() == lattice.BytesKind:
-			k = bytesCodec
-		case k == bytesCodec, k == textCodec && doc.Kind() != lattice.StringKind:
-			k = jsonCodec
-		case k == textCodec:
-			// What would read as JSON has to be it.
-			if detect(&wrappers.Payload{Raw: []byte(doc.Text())}) != textCodec {
-				k = jsonCodec
-			}
-		}
+		k = autoFor(k, doc)
 	}
 	if b.when != nil {
 		m.setPayload(doc)
@@ -48,9 +36,19 @@ func (b *Bind) Out(p Place, st engine.StateBlock, prev *wrappers.Payload, env En
 			return pay, false, err
 		}
 	}
-	pay.Raw, err = k.encode(doc, b.form)
-	pay.Type = k.mediaType()
+	pay, err = k.encode(doc, prev)
 	return pay, err == nil, b.unsettled(st, err)
+}
+
+// outCodec is what a document is written by; auto goes by the one that is there.
+func (b *Bind) outCodec(prev *wrappers.Payload) codec {
+	switch {
+	case b.codec != autoCodec:
+		return b.codec
+	case prev != nil && len(prev.Raw) > 0:
+		return detect(prev)
+	}
+	return jsonCodec
 }
 
 // unsettled gives the reason behind an error where it is that a field has several values.
@@ -124,50 +122,98 @@ func (b *Bind) inverted(caps *captures) bool {
 // document makes the payload's value.
 func (m *message) document(st engine.StateBlock, prev *wrappers.Payload, k codec) (engine.Value, error) {
 	b := m.bind
-	var old engine.Value
-	if prev != nil && k != formCodec && k.objects() {
-		if v, err := k.decode(prev, nil); err == nil && isObject(v) {
-			old = v
+	tr := k.traits()
+	var before, old engine.Value // what is there; the same where it is an object
+	if prev != nil && (tr.holds == members && b.form == nil || tr.holds == rows && !b.Whole()) {
+		if v, err := k.decode(prev, m.instant()); err == nil {
+			if before = v; isObject(v) {
+				old = v
+			}
 		}
 	}
 	if b.form != nil {
 		old = m.formCaptures()
 	}
+	old = b.unmark(old)
 	state := m.self
 	if b.identity {
 		if state.IsAbsent() && (b.form != nil || b.decl != nil && b.decl.closed) {
 			state = lattice.Object()
 		}
 		if !isObject(state) {
+			if t := b.typeOf(""); t != nil {
+				state = t.keep(state, before, tr.flavour)
+			}
 			return state, nil
 		}
-		if b.form == nil && (b.decl == nil || !b.decl.closed) {
+		if b.form == nil && (b.decl == nil || !b.decl.closed) && len(b.marks) == 0 && !b.filled {
 			return state, nil
 		}
 		var out []lattice.Member
 		for _, x := range old.Members() {
-			if b.form != nil || b.decl.fields[x.Name] == nil {
+			if b.form != nil || b.isMark(x.Name) || b.decl != nil && b.decl.closed && b.decl.fields[x.Name] == nil {
 				out = append(out, x)
 			}
 		}
 		for _, x := range state.Members() {
-			if b.typeOf(x.Name) != nil && !(b.form != nil && b.names(x.Name)) {
-				out = append(out, x)
+			if t := b.typeOf(x.Name); t != nil && !b.isMark(x.Name) && !b.inAddress(x.Name) && !(b.form != nil && b.names(x.Name)) {
+				was, _ := old.Member(x.Name)
+				v := t.keep(x.Value, was, tr.flavour)
+				if tr.flavour.document() {
+					v = withText(was, v)
+				}
+				out = append(out, lattice.Member{Name: x.Name, Value: v})
 			}
 		}
 		return lattice.Object(out...), nil
 	}
-	doc := old
+	doc, err := m.mapOut(old, before, tr.flavour)
+	if err != nil {
+		return absent, err
+	}
+	if doc.IsAbsent() && tr.holds == members && (len(b.mapped) == 0 || b.mapped[0].exists || len(b.mapped[0].path) > 0) {
+		doc = lattice.Object()
+	}
+	return doc, nil
+}
+
+// mapOut writes what map and out say over a document, or a row of one. before is what is there, of a codec of this
+// flavour: what says the same keeps its spelling, and what types don't name stays.
+func (m *message) mapOut(doc, before engine.Value, from flavour) (engine.Value, error) {
+	b, state := m.bind, m.self
 	for i := range b.mapped {
 		p := &b.mapped[i]
+		if p.exists {
+			continue
+		}
 		v := state
 		if p.field != "" || isObject(state) {
 			v, _ = state.Member(p.field)
 		}
+		said := v
 		if !v.IsAbsent() {
 			var err error
 			if v, err = p.back(v); err != nil {
 				return absent, fmt.Errorf("%s: %s", p.field, peerText(err))
+			}
+		}
+		if from.document() {
+			doc = openText(doc, p.path)
+		}
+		was := before
+		for _, name := range p.path {
+			was = memberOf(was, name)
+		}
+		switch {
+		case was.IsAbsent():
+		case len(p.steps) > 0 && p.reads(was, said, from):
+			v = was
+		default:
+			if len(p.steps) == 0 {
+				v = p.typ.keep(v, was, from)
+			}
+			if from.document() {
+				v = withText(was, v)
 			}
 		}
 		doc = setPath(doc, p.path, v)
@@ -184,10 +230,23 @@ func (m *message) document(st engine.StateBlock, prev *wrappers.Payload, k codec
 			doc = setPath(doc, []string{o.name}, v)
 		}
 	}
-	if doc.IsAbsent() && k.objects() && (len(b.mapped) == 0 || len(b.mapped[0].path) > 0) {
-		doc = lattice.Object()
-	}
 	return doc, nil
+}
+
+// reads tells whether what is there is read as v already, so that its spelling stays.
+func (p *mapped) reads(was, v engine.Value, from flavour) bool {
+	if from.document() {
+		was = bareText(was)
+	}
+	var err error
+	for _, s := range p.steps {
+		if was, err = s.get(was); err != nil {
+			return false
+		}
+	}
+	dropped := 0
+	was, err = p.typ.convert(was, from, &dropped)
+	return err == nil && was.Equal(v)
 }
 
 // back leads from a mapped field to the payload; of siblings, each.
@@ -250,6 +309,21 @@ func setPath(doc engine.Value, path []string, v engine.Value) engine.Value {
 	return lattice.Object(append(out, lattice.Member{Name: path[0], Value: v})...)
 }
 
+// openText makes an object of the text of an XML element, where the path leads to what stands beside it.
+func openText(doc engine.Value, path []string) engine.Value {
+	if len(path) == 0 {
+		return doc
+	}
+	if doc.Kind() == lattice.StringKind && (path[0] == xmlTextMember || strings.HasPrefix(path[0], "@")) && doc.Len() > 0 {
+		return lattice.Object(lattice.Member{Name: xmlTextMember, Value: doc})
+	}
+	old, ok := doc.Member(path[0])
+	if !ok {
+		return doc
+	}
+	return setPath(doc, path[:1], openText(old, path[1:]))
+}
+
 // CreatePayload adds what `create` gives, where the gateway makes the address: members that pay
 // doesn't have.
 func (b *Bind) CreatePayload(p Place, st engine.StateBlock, pay wrappers.Payload, env Env) (wrappers.Payload, error) {
@@ -263,7 +337,7 @@ func (b *Bind) CreatePayload(p Place, st engine.StateBlock, pay wrappers.Payload
 	if k == autoCodec {
 		k = detect(&pay)
 	}
-	doc, err := k.decode(&pay, nil)
+	doc, err := k.decode(&pay, m.instant())
 	if err != nil || !isObject(doc) {
 		return pay, fmt.Errorf("create: the payload has no members")
 	}
@@ -279,6 +353,7 @@ func (b *Bind) CreatePayload(p Place, st engine.StateBlock, pay wrappers.Payload
 		}
 		doc = setPath(doc, []string{o.name}, v)
 	}
-	pay.Raw, err = k.encode(doc, nil)
+	whole, err := k.encode(doc, &pay)
+	pay.Raw = whole.Raw
 	return pay, err
 }

@@ -26,14 +26,16 @@ type scope struct {
 	bind *Bind
 	way  way
 	log  *diag.Log
+	made bool // evaluated once, where a candidate or an address is made: new() may stand here
 }
 
 var inwardRoots = []string{"raw", "meta", "verb", "peer", "who"}
 
-var laterRoots = []string{"row", "exists"}
-
 func (sc *scope) names() []string {
-	names := append([]string{"payload", "wrapper", "now"}, sc.bind.slots...)
+	names := append([]string{"payload", "exists", "wrapper", "now"}, sc.bind.slots...)
+	if sc.bind.each != nil {
+		names = append(names, "row")
+	}
 	switch sc.way {
 	case inward:
 		names = append(names, inwardRoots...)
@@ -58,8 +60,10 @@ func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
 			if name == "self" {
 				sc.checkSelf(t, bad)
 			}
-		case slices.Contains(laterRoots, name):
-			bad(func() { sc.log.Later(at, fmt.Sprintf("%q in expressions", name)) })
+		case name == "row":
+			bad(func() {
+				sc.log.Error(at, `"row" without each`, "A row is known where one document is many registers: add `each = payload`, or `each = payload.member`.")
+			})
 		case name == "self":
 			bad(func() { sc.log.Error(at, `"self" is known only on the way out`, "Use it in `out` or `create`.") })
 		case slices.Contains(inwardRoots, name):
@@ -92,8 +96,6 @@ func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
 		}
 		_, known := evalFunctions[c.Name]
 		switch {
-		case slices.Contains(laterFunctions, c.Name):
-			bad(func() { sc.log.Later(c.NameRange, c.Name+"()") })
 		case c.Name == "by":
 			bad(func() {
 				sc.log.Error(c.NameRange, "by() stands around a whole entry of `in`, and nowhere else", "As in `in = { litres = by(payload.add) }`. An increment has no way back.")
@@ -103,6 +105,20 @@ func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
 		case c.Name == "reg" && sc.way != inward:
 			bad(func() {
 				sc.log.Error(c.NameRange, "reg() is known only on the way in", "Use it in `in`: a bind is told of changes of its own register only.")
+			})
+		case c.Name == "new" && !sc.made:
+			bad(func() {
+				sc.log.Error(c.NameRange, "new() stands in `in`, `key` and `create`", "Anywhere else it would be another one each time the payload is looked at or written.")
+			})
+		case c.Name == "date":
+			if _, err := dateZone(c); err != nil {
+				bad(func() {
+					sc.log.Error(hcl.RangeBetween(c.NameRange, c.CloseParenRange), "date() can't be read", sentence(err))
+				})
+			}
+		case c.Name == "number" && len(c.Args) == 1 && sc.bind.commas():
+			bad(func() {
+				sc.log.Error(c.NameRange, "number() reads a decimal point, and this codec has decimal commas", `Leave number() out, since a cell converts to the field's type by itself, or write number(…, ",").`)
 			})
 		case twoWays[c.Name] != nil:
 			if _, err := makeStep(c); err != nil {
@@ -132,12 +148,12 @@ func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
 	return v.Type(), true
 }
 
-// noReg keeps reg() out of what HCL evaluates by itself.
+// noReg keeps reg() and new() out of what HCL evaluates by itself.
 func (sc *scope) noReg(loop hclsyntax.Node, bad func(func())) {
 	hclsyntax.VisitAll(loop, func(n hclsyntax.Node) hcl.Diagnostics {
-		if c, ok := n.(*hclsyntax.FunctionCallExpr); ok && c.Name == "reg" {
+		if c, ok := n.(*hclsyntax.FunctionCallExpr); ok && (c.Name == "reg" || c.Name == "new") {
 			bad(func() {
-				sc.log.Error(c.NameRange, "reg() inside of a loop", "A register is read outside of `for` and `[*]`.")
+				sc.log.Error(c.NameRange, c.Name+"() inside of a loop", "It is called outside of `for` and `[*]`.")
 			})
 		}
 		return nil
@@ -180,7 +196,7 @@ func (sc *scope) checkSelf(t hcl.Traversal, bad func(func())) {
 // unknowns are the names in scope with values of the right types that are not known yet.
 func (sc *scope) unknowns() map[string]cty.Value {
 	vars := map[string]cty.Value{
-		"payload": cty.DynamicVal, "raw": cty.DynamicVal, "meta": cty.UnknownVal(cty.Map(cty.String)),
+		"payload": cty.DynamicVal, "row": cty.DynamicVal, "raw": cty.DynamicVal, "meta": cty.UnknownVal(cty.Map(cty.String)),
 	}
 	for _, n := range []string{"verb", "peer", "who", "wrapper", "now"} {
 		vars[n] = cty.UnknownVal(cty.String)
@@ -188,7 +204,7 @@ func (sc *scope) unknowns() map[string]cty.Value {
 	for _, n := range sc.bind.slots {
 		vars[n] = cty.UnknownVal(cty.String)
 	}
-	vars["self"] = cty.DynamicVal
+	vars["self"], vars["exists"] = cty.DynamicVal, cty.UnknownVal(cty.Bool)
 	if d := sc.bind.decl; d != nil && d.closed {
 		fields := map[string]cty.Value{}
 		for n, f := range d.fields {
@@ -205,7 +221,8 @@ func (sc *scope) unknowns() map[string]cty.Value {
 		vars["payload"] = cty.UnknownVal(cty.Number)
 	case bytesCodec:
 		vars["payload"] = cty.UnknownVal(bytesCty)
-	case formCodec:
+	}
+	if sc.bind.form != nil {
 		members := map[string]cty.Value{}
 		for _, n := range sc.bind.form.names {
 			members[n] = cty.UnknownVal(cty.String)

@@ -54,16 +54,18 @@ func (e *entry) places(out []Place, raw *captures) []Place {
 	if !b.inverted(&caps) {
 		return out
 	}
-	for _, c := range e.checks {
-		if !c.matches(caps[e.slots[c.index]]) {
-			return out
+	var address string
+	ok := true
+	if b.filled {
+		// Which one it is depends on the state: the place is that of the command.
+		for _, c := range b.fields {
+			caps[c.slot] = "{" + c.field + "}"
 		}
+		raw, fits := e.template.appendTo(nil, func(i int) string { return caps[e.slots[i]] })
+		address, ok = string(raw), fits
+	} else {
+		address, ok = e.render(&caps)
 	}
-	address, ok := e.template.appendTo(nil, func(i int) string { return caps[e.slots[i]] })
-	if !ok || len(address) > maxAddress {
-		return out
-	}
-	address, ok = e.canonical(address)
 	if !ok {
 		return out
 	}
@@ -71,13 +73,8 @@ func (e *entry) places(out []Place, raw *captures) []Place {
 	if server == "" && len(w.info.Servers) > 0 {
 		servers = w.info.Servers
 	}
-	// A hole, or a more specific bind, may have the address.
-	var f finding
-	if w.lookup(string(address), &f) != e {
-		return out
-	}
 	for _, sv := range servers {
-		out = append(out, Place{Bind: b, Wrapper: w.info.Name, Server: sv, Address: string(address)})
+		out = append(out, Place{Bind: b, Wrapper: w.info.Name, Server: sv, Address: address})
 	}
 	return out
 }
@@ -342,6 +339,9 @@ func (s *Set) Check(register string, ops []engine.Op) error {
 		return nil
 	}
 	d := f.leaf.decl
+	if err := d.checkFold(register, &f); err != nil {
+		return err
+	}
 	for i := range ops {
 		op := &ops[i]
 		if op.Register != register || op.Kind != engine.OpPut && op.Kind != engine.OpAdd {

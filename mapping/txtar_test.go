@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,9 +26,12 @@ var update = flag.Bool("update", false, "rewrite what testdata/*.txtar want")
 
 // TestScripts runs testdata: mapping files, commands, and what they print.
 //
-//	in WRAPPER VERB ADDRESS [PAYLOAD]      what an operation means; a payload may be hex:…
+//	in WRAPPER VERB ADDRESS [PAYLOAD]      what an operation means
 //	out WRAPPER REGISTER STATE [PREVIOUS]  the payload at each place of a register
 //	create WRAPPER REGISTER STATE          the same where the gateway makes the address
+//	gone WRAPPER REGISTER [PREVIOUS]       the document of a register that is gone, where that is marked
+//	rows WRAPPER REGISTER=STATE… [PREVIOUS] the document of these registers at the place of the first
+//	lay WRAPPER REGISTER=STATE… [PREVIOUS] these registers laid over a document that may have others
 //	places WRAPPER REGISTER                where a register appears
 //	maps WRAPPER VERB ADDRESS
 //	at WRAPPER ADDRESS
@@ -36,6 +40,8 @@ var update = flag.Bool("update", false, "rewrite what testdata/*.txtar want")
 //	add REGISTER FIELD VALUE               check of an increment
 //	clears REGISTER STATE                  per bind, what it maps inward
 //	rules                                  what the engine is told of the registers
+//
+// A payload may be hex:…, or esc:… with \n and the like, behind its media type in [ ].
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -128,6 +134,7 @@ func runScript(t *testing.T, ar *txtar.Archive) string {
 
 var scriptEnv = Env{
 	Now: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC),
+	New: func() string { return "fresh" },
 	Register: func(name string) (engine.StateBlock, bool) {
 		if name != "limits" {
 			return engine.StateBlock{}, false
@@ -148,6 +155,10 @@ func command(t *testing.T, set *Set, line string) string {
 		verbs[v.String()] = v
 	}
 	payload := func(s string) wrappers.Payload {
+		kind := ""
+		if rest, ok := strings.CutPrefix(s, "["); ok && strings.Contains(rest, "]esc:") {
+			kind, s, _ = strings.Cut(rest, "]")
+		}
 		raw := []byte(s)
 		if h, ok := strings.CutPrefix(s, "hex:"); ok {
 			var err error
@@ -155,7 +166,14 @@ func command(t *testing.T, set *Set, line string) string {
 				t.Fatal(err)
 			}
 		}
-		return wrappers.Payload{Raw: raw, Meta: map[string]string{"content-type": "x"}}
+		if e, ok := strings.CutPrefix(s, "esc:"); ok {
+			text, err := strconv.Unquote(`"` + strings.ReplaceAll(e, `"`, `\"`) + `"`)
+			if err != nil {
+				t.Fatal(s, err)
+			}
+			raw = []byte(text)
+		}
+		return wrappers.Payload{Raw: raw, Type: kind, Meta: map[string]string{"content-type": "x"}}
 	}
 	block := func(register, js string) engine.StateBlock {
 		if js == "none" {
@@ -195,12 +213,61 @@ func command(t *testing.T, set *Set, line string) string {
 				text = err.Error()
 			case !send:
 				text = "not sent"
+			case p.Bind.Says() && !p.Bind.There(st):
+				text = "not there"
 			}
 			var carried []string
 			for _, f := range p.Bind.Mapped(register, st) {
 				carried = append(carried, f.Field)
 			}
+			if a, ok := set.AddressOf(p, st); ok {
+				p.Address = a
+			} else {
+				text = "no address"
+			}
 			lines = append(lines, fmt.Sprintf("%s: %s [%s]", p.Address, text, strings.Join(carried, " ")))
+		}
+		return strings.Join(lines, "\n")
+	case "gone":
+		wrapper, register := word(), word()
+		var prev *wrappers.Payload
+		if line != "" {
+			p := payload(line)
+			prev = &p
+		}
+		var lines []string
+		for _, p := range set.Places(wrapper, register) {
+			if p.Bind.Marks() && !p.Bind.Rows() {
+				pay, err := p.Bind.OutGone(p, engine.StateBlock{Register: register}, prev, scriptEnv)
+				lines = append(lines, fmt.Sprintf("%s: %s %v", p.Address, pay.Raw, err))
+			}
+		}
+		return strings.Join(lines, "\n")
+	case "rows", "lay":
+		// The document at the place of a register with these states; of `lay`, over one that may have more rows.
+		wrapper := word()
+		var sts []engine.StateBlock
+		var prev *wrappers.Payload
+		for line != "" {
+			w := word()
+			if register, js, ok := strings.Cut(w, "="); ok {
+				sts = append(sts, block(register, js))
+				continue
+			}
+			p := payload(strings.TrimSpace(w + " " + line))
+			prev, line = &p, ""
+		}
+		var lines []string
+		for _, p := range set.Places(wrapper, sts[0].Register) {
+			if !p.Bind.Rows() {
+				continue
+			}
+			pay, err := p.Bind.OutRows(p, sts, cmd == "rows", prev, scriptEnv)
+			text := fmt.Sprintf("%s %s", pay.Raw, pay.Type)
+			if err != nil {
+				text = err.Error()
+			}
+			lines = append(lines, p.Address+": "+text)
 		}
 		return strings.Join(lines, "\n")
 	case "places":
@@ -216,6 +283,9 @@ func command(t *testing.T, set *Set, line string) string {
 	case "at":
 		wrapper := word()
 		tg, ok := set.At(wrapper, "", line)
+		if tg.Document != nil {
+			tg.Register = fmt.Sprintf("%q…", tg.Document.Prefix())
+		}
 		return strings.TrimSpace(fmt.Sprint(tg.Register, " ", tg.Address, " ", ok))
 	case "under":
 		wrapper := word()

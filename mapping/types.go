@@ -100,17 +100,35 @@ func (t *typ) names() []string {
 type flavour uint8
 
 const (
-	exact     flavour = iota // the payload has bytes and numbers of its own (CBOR)
-	jsonLike                 // bytes travel as base64
-	textual                  // everything is text
-	wholeText                // one text or number; a number in a text is not a number
+	exact      flavour = iota // the payload has bytes and numbers of its own (CBOR)
+	jsonLike                  // bytes travel as base64
+	textual                   // everything is text, of an address
+	cells                     // everything is text, of a document: an empty one where a number is wanted is null
+	commaCells                // the same with decimal commas
+	wholeText                 // one text or number; a number in a text is not a number
 )
+
+// document tells whether it is of a document that is all text.
+func (f flavour) document() bool { return f == cells || f == commaCells }
+
+// text tells whether a value of the type is one text of a document that is all text.
+func (t *typ) text() bool {
+	return t.kind != anyType && t.kind != listType && t.kind != objectType && t.kind != setType
+}
+
+// empties tells whether an empty text of a document means that there is no value of the type.
+func (t *typ) empties() bool {
+	return t.kind == numberType || t.kind == boolType || t.kind == timeType || t.kind == enumType && !slices.Contains(t.words, "")
+}
 
 // convert gives v the declared type where nothing is lost by it. dropped counts members that a
 // typed object has no place for.
 func (t *typ) convert(v engine.Value, from flavour, dropped *int) (engine.Value, error) {
 	if t.rule.Kind == lattice.Ask && t.several(v) {
 		return v, errSeveral
+	}
+	if from.document() && t.text() {
+		v = bareText(v)
 	}
 	k := v.Kind()
 	switch t.kind {
@@ -123,6 +141,15 @@ func (t *typ) convert(v engine.Value, from flavour, dropped *int) (engine.Value,
 		if k == lattice.StringKind && from == textual {
 			if n, err := lattice.ParseNumber(v.Text()); err == nil {
 				return n, nil
+			}
+		}
+		if k == lattice.StringKind && from.document() {
+			n, err := parseCell(v.Text(), from == commaCells)
+			if err == nil {
+				return n, nil
+			}
+			if from == commaCells {
+				return v, fmt.Errorf("%s is not a number with a decimal comma", brief(v))
 			}
 		}
 	case stringType:
@@ -140,8 +167,8 @@ func (t *typ) convert(v engine.Value, from flavour, dropped *int) (engine.Value,
 		if k == lattice.BoolKind {
 			return v, nil
 		}
-		if k == lattice.StringKind && from == textual {
-			switch v.Text() {
+		if k == lattice.StringKind && (from == textual || from.document()) {
+			switch strings.TrimSpace(v.Text()) {
 			case "true":
 				return lattice.Bool(true), nil
 			case "false":
@@ -175,6 +202,9 @@ func (t *typ) convert(v engine.Value, from flavour, dropped *int) (engine.Value,
 		}
 		return v, fmt.Errorf("%s is none of %s", brief(v), strings.Join(t.words, ", "))
 	case listType:
+		if k != lattice.ListKind && from.document() && k != lattice.SetKind {
+			v, k = lattice.List(v), lattice.ListKind // of one
+		}
 		if k == lattice.ListKind {
 			if t.item.kind == anyType {
 				return v, nil
@@ -197,6 +227,7 @@ func (t *typ) convert(v engine.Value, from flavour, dropped *int) (engine.Value,
 				case mt == nil:
 					*dropped++
 				case m.Value.Kind() == lattice.NullKind:
+				case from.document() && mt.empties() && m.Value.Kind() == lattice.StringKind && m.Value.Len() == 0:
 				default:
 					c, err := mt.convert(m.Value, from, dropped)
 					if err != nil {

@@ -78,6 +78,8 @@ type Cause struct {
 	Server    string `json:"server,omitempty"`
 	Address   string `json:"address,omitempty"`
 	Source    string `json:"source,omitempty"`
+	// RenamedFrom is the register whose values moved here.
+	RenamedFrom string `json:"renamed_from,omitempty"`
 }
 
 // A Write is an engine.Write without what belongs to the process that hosts the engine.
@@ -361,7 +363,7 @@ func ParseCause(raw []byte) (engine.Cause, error) {
 	err := Members(raw,
 		Member{"principal", &c.Principal}, Member{"verified", &c.Verified}, Member{"protocol", &c.Protocol},
 		Member{"wrapper", &c.Wrapper}, Member{"peer", &c.Peer}, Member{"verb", &c.Verb}, Member{"server", &c.Server},
-		Member{"address", &c.Address}, Member{"source", &c.Source})
+		Member{"address", &c.Address}, Member{"source", &c.Source}, Member{"renamed_from", &c.RenamedFrom})
 	return c, err
 }
 
@@ -369,12 +371,12 @@ var opKinds = map[string]engine.OpKind{
 	"put": engine.OpPut, "remove": engine.OpRemove, "only": engine.OpOnly, "delete": engine.OpDelete, "add": engine.OpAdd,
 }
 
-// FromWrite gives a Write's form. What belongs to the process that hosts the engine (Tag and Keep;
+// FromWrite gives a Write's form. What belongs to the process that hosts the engine (Tag, Keep and Bulk;
 // of an op Base, Last, Meter and OpRestore) can't travel: engine.ErrInvalid.
 func FromWrite(w engine.Write) (Write, error) {
 	out := Write{Ops: make([]Op, len(w.Ops))}
-	if w.Tag != 0 || len(w.Keep) > 0 || w.KeepWith != nil {
-		return out, fmt.Errorf("%w: Tag and Keep are for the process that hosts the engine", engine.ErrInvalid)
+	if w.Tag != 0 || len(w.Keep) > 0 || w.KeepWith != nil || w.Bulk {
+		return out, fmt.Errorf("%w: Tag, Keep and Bulk are for the process that hosts the engine", engine.ErrInvalid)
 	}
 	for i, op := range w.Ops {
 		if op.Base || op.Meter || !op.Last.IsAbsent() || op.Kind == engine.OpRestore {

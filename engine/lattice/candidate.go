@@ -65,6 +65,8 @@ type Cause struct {
 	Server    string // key of the upstream, where a wrapper has several
 	Address   string // in the protocol's own form
 	Source    string // file:line of the mapping
+	// RenamedFrom is the register, or the address of many, whose values moved here; "" where nothing was renamed.
+	RenamedFrom string
 }
 
 const candidateVersion = 2
@@ -322,7 +324,11 @@ func (op *Op) check() error {
 
 // AppendCBOR appends the cause as CBOR.
 func (c *Cause) AppendCBOR(dst []byte) []byte {
-	dst = AppendArray(dst, 9)
+	n := 9
+	if c.RenamedFrom != "" { // few are
+		n = 10
+	}
+	dst = AppendArray(dst, n)
 	verified := uint64(0)
 	if c.Verified {
 		verified = 1
@@ -330,6 +336,9 @@ func (c *Cause) AppendCBOR(dst []byte) []byte {
 	dst = AppendUint(dst, verified)
 	for _, s := range [...]string{c.Principal, c.Protocol, c.Wrapper, c.Peer, c.Verb, c.Server, c.Address, c.Source} {
 		dst = AppendText(dst, s)
+	}
+	if n == 10 {
+		dst = AppendText(dst, c.RenamedFrom)
 	}
 	return dst
 }
@@ -339,7 +348,10 @@ func ReadCause(r *Reader) Cause { return readCause(r) }
 
 func readCause(r *Reader) Cause {
 	var c Cause
-	r.Array(9)
+	n := r.Count(1)
+	if n != 9 && n != 10 {
+		r.Fail("a cause of %d parts", n)
+	}
 	switch r.Uint() {
 	case 0:
 	case 1:
@@ -349,6 +361,11 @@ func readCause(r *Reader) Cause {
 	}
 	for _, s := range [...]*string{&c.Principal, &c.Protocol, &c.Wrapper, &c.Peer, &c.Verb, &c.Server, &c.Address, &c.Source} {
 		*s = r.Text()
+	}
+	if n == 10 {
+		if c.RenamedFrom = r.Text(); c.RenamedFrom == "" {
+			r.Fail("an empty part")
+		}
 	}
 	return c
 }

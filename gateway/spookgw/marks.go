@@ -95,6 +95,9 @@ func who(c engine.Cause, by string) string {
 	if did := strings.TrimSpace(c.Verb + " " + strings.TrimSpace(c.Server+" "+c.Address)); did != "" {
 		text += ", " + did
 	}
+	if c.RenamedFrom != "" {
+		text += ", renamed from " + c.RenamedFrom
+	}
 	if c.Source != "" {
 		text += " (" + c.Source + ")"
 	}

@@ -98,5 +98,8 @@ func by(c engine.Cause) string {
 			parts = append(parts, s)
 		}
 	}
+	if c.RenamedFrom != "" {
+		parts = append(parts, "renamed from "+c.RenamedFrom)
+	}
 	return strings.Join(parts, "  ")
 }
