@@ -37,11 +37,12 @@ type Client struct {
 
 // Hello is what the daemon said of itself.
 type Hello struct {
-	Version  int    `json:"version"` // of the protocol
-	Server   string `json:"server"`
-	Endpoint string `json:"endpoint"`
-	Domain   string `json:"domain"`
-	You      string `json:"you"` // the principal this connection writes as
+	Version  int      `json:"version"` // of the protocol
+	Server   string   `json:"server"`
+	Endpoint string   `json:"endpoint"`
+	Domain   string   `json:"domain"`  // that this connection is about
+	Domains  []string `json:"domains"` // all that the daemon has, the default one first
+	You      string   `json:"you"`     // the principal this connection writes as
 }
 
 type call struct {
@@ -62,21 +63,31 @@ type subscription struct {
 	closed bool
 }
 
-// Dial connects to the daemon's socket. The error says what to do when nobody is there.
-func Dial(ctx context.Context, path string) (*Client, error) {
+// Dial connects to the daemon's socket. The error says what to do when nobody is there. The connection is about the
+// daemon's default domain.
+func Dial(ctx context.Context, path string) (*Client, error) { return DialDomain(ctx, path, "") }
+
+// DialDomain is Dial for another domain of the daemon; "" is the default one. engine.ErrNotFound: it has no such domain.
+func DialDomain(ctx context.Context, path, domain string) (*Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: no gateway answers at %s: %w", engine.ErrUnavailable, path, err)
 	}
-	return New(ctx, conn)
+	return greet(ctx, conn, domain)
 }
 
 // New talks over a connection that exists, and owns it from now on.
-func New(ctx context.Context, conn io.ReadWriteCloser) (*Client, error) {
+func New(ctx context.Context, conn io.ReadWriteCloser) (*Client, error) { return greet(ctx, conn, "") }
+
+func greet(ctx context.Context, conn io.ReadWriteCloser, domain string) (*Client, error) {
 	c := &Client{conn: conn, calls: map[int64]*call{}, subs: map[int64]*subscription{}, done: make(chan struct{})}
 	go c.read()
-	err := c.Call(ctx, "hello", map[string]any{"version": wire.Version}, &c.hello)
+	hello := map[string]any{"version": wire.Version}
+	if domain != "" {
+		hello["domain"] = domain
+	}
+	err := c.Call(ctx, "hello", hello, &c.hello)
 	if err == nil && c.hello.Version != wire.Version {
 		err = fmt.Errorf("%w: the daemon speaks version %d, this client %d", engine.ErrUnavailable, c.hello.Version, wire.Version)
 	}

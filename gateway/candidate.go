@@ -28,6 +28,9 @@ func (l *link) candidate(ctx context.Context, op *wrappers.Operation) (*draft, e
 			continue
 		}
 		effects, err := l.set().In(l.name, part, l.env(ctx))
+		if err == nil {
+			err = l.permitted(&op.Who, effects)
+		}
 		if err != nil {
 			return w, err
 		}

@@ -57,11 +57,11 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 		Server: d.server, Address: d.address, Version: version(st), Previous: wrappers.Version(base.Version),
 		Cursor: wrappers.Cursor(engine.Cursor{Log: b.logID.Load(), Ordinal: st.Ordinal}.String()), Options: p.Bind.Options(),
 	}
-	if d.read || !l.info.Protocol.Feed && p.Bind.Inward() && !p.Bind.Events() && (!known || base.Bind != p.Bind.Hash()) {
+	if d.read || !l.info.Protocol.Feed && p.Bind.Inward() && !p.Bind.Events() && (!known || base.Bind != p.Bind.Hash()) && !b.compared(d.spot, p.Bind) {
 		c.ReadBack, d.read = true, true
 		return b.fly(d, p.Bind, c), true, nil
 	}
-	if !p.Bind.Outward() || b.inConflict(d.spot) {
+	if !p.Bind.Outward() || b.inConflict(d.spot) || !l.tells(d.register, p.Bind) {
 		return wrappers.Change{}, false, nil
 	}
 	if b.waits(p.Bind) {
@@ -92,6 +92,9 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 	}
 	if !d.force && d.told == 0 && base.Holds(fields, gone) {
 		return wrappers.Change{}, false, nil
+	}
+	if every := p.Bind.Every(); every > 0 && !d.force && b.tooSoon(d, every) {
+		return wrappers.Change{}, false, errWaits // what has come until then is written then
 	}
 	d.sent = engine.Stored(fields, st)
 	d.sent.Gone = gone

@@ -12,16 +12,19 @@ import (
 type Config struct {
 	File     string   // as given; "" when there is none
 	Data     string   // directory
-	Domain   string   // the default QDomain
+	Domains  []string // the QDomains, the default first
 	Mappings []string // the files that were read, in name order
 	Wrappers []WrapperBlock
 	Users    []User
+	Groups   map[string][]string // members by name
+	Access   []AccessBlock
 	Daemon   DaemonBlock
 	Log      LogBlock
 	MinFree  uint64        // bytes; below it writes are refused
 	Drain    time.Duration // how long stopping may take
 
-	Set *mapping.Set
+	Set    *mapping.Set
+	Policy *Policy // nil: nothing is restricted
 	// Hash is over the text of all files: equal text, equal hash, on every machine.
 	Hash string
 }
@@ -42,6 +45,7 @@ type WrapperBlock struct {
 	Drain       time.Duration
 	CaptureWait time.Duration
 
+	source string // file:line
 	// digest is equal for equal blocks, certificates' paths and the text of secrets included.
 	digest string
 }

@@ -164,16 +164,17 @@ var rootSchema = diag.Schema{
 	Blocks: []diag.Block{
 		{Type: "wrapper", Labels: []string{"protocol", "name"}},
 		{Type: "user", Labels: []string{"name"}},
+		{Type: "group", Labels: []string{"name"}},
+		{Type: "access", Labels: []string{"register"}},
 		{Type: "daemon", Once: true},
 		{Type: "log", Once: true},
 	},
-	Later: []string{"access"},
 }
 
 func (l *loader) defaults() {
 	c := l.config
 	c.Data = relativeTo(l.dir, defaultData)
-	c.Domain = defaultDomain
+	c.Domains = []string{defaultDomain}
 	c.MinFree = defaultMinFree
 	c.Drain = defaultDrain
 	l.globs = []string{defaultMappings}
@@ -219,6 +220,8 @@ func (l *loader) gateway(body *hclsyntax.Body) {
 			done()
 		}
 	}
+	l.groups(content.Blocks)
+	l.access(content.Blocks)
 	l.usersTwice()
 	l.listenersTwice()
 }
@@ -232,6 +235,9 @@ func heading(b *hclsyntax.Block) string {
 	return s
 }
 
+// maxDomains bounds the engines of one process.
+const maxDomains = 16
+
 var domainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
 
 func (l *loader) domains(attr *hclsyntax.Attribute) {
@@ -239,19 +245,22 @@ func (l *loader) domains(attr *hclsyntax.Attribute) {
 	if !l.texts(attr, &names) {
 		return
 	}
-	switch {
-	case len(names) == 0:
+	if len(names) == 0 {
 		l.errorAt(attr.Expr.Range(), "no domain", "\"domains\" names at least one.")
 		return
-	case len(names) > 1:
-		l.errorAt(attr.Expr.Range(), "not in this version", "More than one domain in one gateway comes with a later version.")
 	}
-	for _, n := range names {
+	if len(names) > maxDomains {
+		l.errorAt(attr.Expr.Range(), "too many domains", "A gateway has %d at most.", maxDomains)
+	}
+	for i, n := range names {
+		if slices.Contains(names[:i], n) {
+			l.errorAt(attr.Expr.Range(), "a domain twice", "%q stands there twice.", n)
+		}
 		if !domainName.MatchString(n) {
 			l.errorAt(attr.Expr.Range(), "bad domain name", "%q: a domain's name is 1 to 63 letters, digits, dots, dashes and underscores, and begins with a letter or digit.", n)
 		}
 	}
-	l.config.Domain = names[0]
+	l.config.Domains = names
 }
 
 func (l *loader) log(b *hclsyntax.Block) {
@@ -365,8 +374,9 @@ func (l *loader) mappings() {
 	}
 	l.config.Mappings = paths
 	l.config.Set, l.mapped = mapping.Load(mapping.Input{
-		Files: files, Wrappers: l.infos, Domains: []string{l.config.Domain}, Later: laterProtocols,
+		Files: files, Wrappers: l.infos, Domains: l.config.Domains, Later: laterProtocols, People: l.people(),
 	})
+	l.policy()
 }
 
 func (l *loader) mappingPaths() []string {

@@ -112,7 +112,7 @@ log {
 	floor, api, many := c.Wrappers[0], c.Wrappers[1], c.Wrappers[2]
 	checks := map[string][2]any{
 		"data":       {c.Data, "etc/state"},
-		"domain":     {c.Domain, "plant-7"},
+		"domain":     {strings.Join(c.Domains, " "), "plant-7"},
 		"min_free":   {c.MinFree, uint64(1 << 30)},
 		"drain":      {c.Drain.String(), "3s"},
 		"listen":     {strings.Join(floor.Listen, " "), "127.0.0.1:1883 127.0.0.1:1884"},

@@ -68,7 +68,7 @@ func (l *loader) wrapper(b *hclsyntax.Block) {
 	}
 	w := &wrapperReading{
 		loader: l, content: l.Decode(b.Body, b.DefRange(), wrapperSchema(p)), block: b,
-		out: WrapperBlock{Protocol: *p, Name: name, Limits: defaultLimits, Drain: l.config.Drain, CaptureWait: defaultCaptureWait},
+		out: WrapperBlock{Protocol: *p, Name: name, source: fileLine(b.DefRange()), Limits: defaultLimits, Drain: l.config.Drain, CaptureWait: defaultCaptureWait},
 	}
 	w.read()
 	w.out.digest = w.out.sum()

@@ -21,6 +21,7 @@ import (
 type contacts struct {
 	binds     map[string]*contact // by bind id; those that are not settled
 	conflicts map[spot][]string   // fields that differ
+	differed  map[spot]string     // by the meaning of which bind they were found; a conflict is not asked about twice
 	scans     chan struct{}
 }
 
@@ -30,10 +31,12 @@ type contact struct {
 	waiting bool // for the feed's listing
 	scanned bool // all its registers are due
 	left    int  // of those
+	guard   *guard
 }
 
 func (c *contacts) init() {
 	c.binds, c.conflicts, c.scans = map[string]*contact{}, map[spot][]string{}, make(chan struct{}, 1)
+	c.differed = map[spot]string{}
 }
 
 // meet compares the binds of a new configuration with those that were met before.
@@ -49,14 +52,28 @@ func (b *writeBack) meet(set *mapping.Set) error {
 		if err != nil {
 			return kind(err)
 		}
-		if string(met) == bind.Hash() {
+		as, shown, _ := strings.Cut(string(met), " ")
+		if as == bind.Hash() && shown == b.shown() {
 			continue
 		}
 		if c := b.binds[bind.ID()]; c != nil && c.bind.Hash() == bind.Hash() {
 			binds[bind.ID()] = c
 			continue
 		}
-		binds[bind.ID()] = &contact{bind: bind, waiting: b.l.info.Protocol.Feed && bind.Inward(), scanned: !bind.Outward() || bind.Events()}
+		if as == bind.Hash() {
+			// It means what it meant, and its server may know other registers.
+			binds[bind.ID()] = &contact{bind: bind, scanned: !bind.Outward() || bind.Events()}
+			continue
+		}
+		c := &contact{bind: bind, waiting: b.l.info.Protocol.Feed && bind.Inward(), scanned: !bind.Outward() || bind.Events()}
+		if bind.First() != "" && bind.Inward() {
+			if c.guard, err = b.newGuard(bind); err != nil {
+				return kind(err)
+			}
+			c.scanned = false
+			c.waiting = c.waiting || !bind.Outward() && b.l.info.Attached // for the first round of polling
+		}
+		binds[bind.ID()] = c
 	}
 	b.binds = binds
 	for _, c := range binds {
@@ -107,14 +124,20 @@ func (b *writeBack) scan(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		var todo []*contact
+		var todo, told []*contact
 		b.mu.Lock()
 		for _, c := range b.binds {
 			if !c.scanned {
 				todo = append(todo, c)
 			}
+			if c.guard != nil && c.guard.replay {
+				told = append(told, c)
+			}
 		}
 		b.mu.Unlock()
+		for _, c := range told {
+			b.replay(ctx, c)
+		}
 		for _, c := range todo {
 			if err := b.scanBind(ctx, c); err != nil {
 				if ctx.Err() == nil {
@@ -128,8 +151,11 @@ func (b *writeBack) scan(ctx context.Context) {
 
 func (b *writeBack) scanBind(ctx context.Context, c *contact) error {
 	set := b.l.set()
+	if err := b.count(ctx, c); err != nil {
+		return err
+	}
 	for _, u := range set.Under(b.l.name, "", "") {
-		if u.Bind.ID() != c.bind.ID() {
+		if u.Bind.ID() != c.bind.ID() || u.Bind.Events() {
 			continue
 		}
 		for st, err := range b.l.store.List(ctx, u.RegisterPrefix, "", 0) {
@@ -163,11 +189,19 @@ func (b *writeBack) scanBind(ctx context.Context, c *contact) error {
 
 // settledLocked notes that a bind's first contact is over, if it is.
 func (b *writeBack) settledLocked(c *contact) {
-	if c.waiting || !c.scanned || c.left > 0 || b.binds[c.bind.ID()] != c {
+	if c.waiting || !c.scanned || c.left > 0 || b.binds[c.bind.ID()] != c || !b.passesLocked(c) {
 		return
 	}
 	delete(b.binds, c.bind.ID())
-	b.l.keepQuietly(engine.Record{Table: tableContact, Key: b.l.name + "\x00" + c.bind.ID(), Value: []byte(c.bind.Hash())})
+	b.l.keepQuietly(engine.Record{Table: tableContact, Key: b.l.name + "\x00" + c.bind.ID(), Value: []byte(strings.TrimSpace(c.bind.Hash() + " " + b.shown()))})
+}
+
+// shown names what restricts what this wrapper's server may know; "" if nothing does.
+func (b *writeBack) shown() string {
+	if access := b.l.gen.Load().Access; access != nil {
+		return access.hash
+	}
+	return ""
 }
 
 // conflict notes, or takes back, that the sides differ at a spot.
@@ -176,8 +210,10 @@ func (b *writeBack) conflict(ctx context.Context, s spot, bind *mapping.Bind, fi
 	had := b.conflicts[s]
 	if len(fields) == 0 {
 		delete(b.conflicts, s)
+		delete(b.differed, s)
 	} else {
 		b.conflicts[s] = fields
+		b.differed[s] = bind.Hash()
 	}
 	b.mu.Unlock()
 	if slices.Equal(had, fields) {
@@ -190,10 +226,19 @@ func (b *writeBack) conflict(ctx context.Context, s spot, bind *mapping.Bind, fi
 			return err
 		}
 		r.Value = raw
+	}
+	if len(fields) > 0 && !b.guarded(bind) {
 		b.l.log.Warn("first contact: both sides have a value and they differ; set `first` on the bind",
 			"wrapper", b.l.name, "bind", bind.Source(), "address", s.address, "register", s.register, "fields", fields)
 	}
 	return kind(b.l.store.KeepRecords(ctx, true, r))
+}
+
+// compared tells whether a spot was found to be in conflict by what the bind means now.
+func (b *writeBack) compared(s spot, bind *mapping.Bind) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.differed[s] == bind.Hash()
 }
 
 func (b *writeBack) inConflict(s spot) bool {
@@ -217,6 +262,8 @@ func (b *writeBack) status(set *mapping.Set) []ContactStatus {
 		s := at(c.bind)
 		if c.waiting {
 			s.State, s.Detail = "waiting", "for the server's listing"
+		} else if c.guard != nil && c.guard.stopped {
+			s.State, s.Detail = "stopped", c.guard.why(c.bind)
 		} else if c.left > 0 {
 			s.Detail = fmt.Sprintf("%d addresses to compare", c.left)
 		}
@@ -224,6 +271,12 @@ func (b *writeBack) status(set *mapping.Set) []ContactStatus {
 	for sp, fields := range b.conflicts {
 		if t, ok := set.At(b.l.name, sp.server, sp.address); ok {
 			s := at(t.Bind)
+			if c := b.binds[t.Bind.ID()]; c != nil && c.guard.holds() {
+				if len(s.Conflicts) < mostShown {
+					s.Conflicts = append(s.Conflicts, fmt.Sprintf("%s (%s): %s", sp.address, sp.register, strings.Join(fields, ", ")))
+				}
+				continue
+			}
 			s.State = "conflict"
 			s.Detail = "both sides have a value and they differ: set `first` on the bind"
 			s.Conflicts = append(s.Conflicts, fmt.Sprintf("%s (%s): %s", sp.address, sp.register, strings.Join(fields, ", ")))

@@ -184,6 +184,7 @@ type session struct {
 
 	mu      sync.Mutex
 	greeted bool
+	domain  *domain // that the session is about; set by the first hello, before any other call
 	nextSub int64
 	subs    map[int64]*openSub
 }
@@ -241,7 +242,6 @@ func (s *session) take(m wire.Message) bool {
 	call, known := s.door.calls[m.Method]
 	s.mu.Lock()
 	greeted := s.greeted
-	s.greeted = greeted || m.Method == "hello"
 	s.mu.Unlock()
 	switch {
 	case !known:
@@ -257,6 +257,9 @@ func (s *session) take(m wire.Message) bool {
 	case m.Method == "hello":
 		// Answered before the next line is read: what follows may rely on it.
 		result, err := call(s.ctx, s, m.Params)
+		s.mu.Lock()
+		s.greeted = greeted || err == nil
+		s.mu.Unlock()
 		s.answer(m, result, err)
 		return true
 	}

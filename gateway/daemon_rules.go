@@ -11,10 +11,11 @@ import (
 	"github.com/spooksystems/gateway/daemonclient/wire"
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/engine/lattice"
+	"github.com/spooksystems/gateway/wrappers"
 )
 
 // pending answers a page of what waits: behind `after` (a register and a dot), at most `limit`.
-func (c *stateDoor) pending(ctx context.Context, _ *session, params json.RawMessage) (any, error) {
+func (c *stateDoor) pending(ctx context.Context, s *session, params json.RawMessage) (any, error) {
 	q := engine.PendingQuery{Limit: math.MaxInt32}
 	var limit int64
 	var after json.RawMessage
@@ -38,11 +39,11 @@ func (c *stateDoor) pending(ctx context.Context, _ *session, params json.RawMess
 	// then so are those before it, and all that wait are news.
 	var same []engine.Pending
 	passed := false
-	for p, err := range c.state.Pending(ctx, q) {
+	for p, err := range c.of(s).Pending(ctx, q) {
 		switch {
 		case err != nil:
 			return nil, err
-		case p.Register < register:
+		case p.Register < register || c.rules.may(s, p.Register, wrappers.ReadAccess) != nil:
 			continue
 		case p.Register == register && !passed:
 			if same = append(same, p); p.Dot.String() == dot {
@@ -89,22 +90,28 @@ func (c *stateDoor) collapse(ctx context.Context, s *session, params json.RawMes
 		return nil, err
 	}
 	w := engine.Write{By: by}
-	if err := c.admit(s, &w); err != nil {
+	if err := c.rules.may(s, register, wrappers.WriteAccess); err != nil {
 		return nil, err
 	}
-	r, err := c.state.Collapse(ctx, register, w.By)
+	if err := c.rules.admit(s, &w); err != nil {
+		return nil, err
+	}
+	r, err := c.of(s).Collapse(ctx, register, w.By)
 	if err != nil {
 		return nil, err
 	}
 	return receipt(wire.FromReceipt(r)), nil
 }
 
-func (c *stateDoor) stateAt(ctx context.Context, _ *session, params json.RawMessage) (any, error) {
+func (c *stateDoor) stateAt(ctx context.Context, s *session, params json.RawMessage) (any, error) {
 	register, at, _, err := registerAnd(params, "at")
+	if err == nil {
+		err = c.rules.may(s, register, wrappers.ReadAccess)
+	}
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.state.StateAt(ctx, register, at)
+	b, err := c.of(s).StateAt(ctx, register, at)
 	if err != nil {
 		return nil, err
 	}
@@ -115,18 +122,21 @@ func (c *stateDoor) stateAt(ctx context.Context, _ *session, params json.RawMess
 // may have changed since.
 func (c *stateDoor) revert(ctx context.Context, s *session, params json.RawMessage) (any, error) {
 	register, to, by, err := registerAnd(params, "to")
+	if err == nil {
+		err = c.rules.may(s, register, wrappers.WriteAccess)
+	}
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.state.StateAt(ctx, register, to)
+	b, err := c.of(s).StateAt(ctx, register, to)
 	if err != nil {
 		return nil, err
 	}
 	w := engine.Write{By: by, Ops: putsOf(b)}
-	if err := c.admit(s, &w); err != nil {
+	if err := c.rules.admit(s, &w); err != nil {
 		return nil, err
 	}
-	r, err := c.state.Revert(ctx, register, to, w.By)
+	r, err := c.of(s).Revert(ctx, register, to, w.By)
 	if err != nil {
 		return nil, err
 	}
@@ -153,12 +163,15 @@ type explained struct {
 
 func (e explained) shrunk() any { e.Explanation = e.Explanation.WithoutValues(); return e }
 
-func (c *stateDoor) explain(ctx context.Context, _ *session, params json.RawMessage) (any, error) {
+func (c *stateDoor) explain(ctx context.Context, s *session, params json.RawMessage) (any, error) {
 	register, _, _, err := registerAnd(params, "")
+	if err == nil {
+		err = c.rules.may(s, register, wrappers.ReadAccess)
+	}
 	if err != nil {
 		return nil, err
 	}
-	x, err := c.state.Explain(ctx, register)
+	x, err := c.of(s).Explain(ctx, register)
 	if err != nil {
 		return nil, err
 	}
@@ -166,32 +179,56 @@ func (c *stateDoor) explain(ctx context.Context, _ *session, params json.RawMess
 }
 
 // callExplain is explain, and who was told.
-func (g *Gateway) callExplain(ctx context.Context, _ *session, params json.RawMessage) (any, error) {
+func (g *Gateway) callExplain(ctx context.Context, s *session, params json.RawMessage) (any, error) {
 	register, _, _, err := registerAnd(params, "")
+	if err == nil {
+		err = g.may(s, register, wrappers.ReadAccess)
+	}
 	if err != nil {
 		return nil, err
 	}
-	x, err := g.store.Explain(ctx, register)
+	x, err := s.domain.store.Explain(ctx, register)
 	if err != nil {
 		return nil, err
 	}
-	told, err := g.told(register)
+	told, err := s.domain.told(register)
 	return explained{wire.FromExplanation(x), told}, err
 }
 
 // backup makes a directory of this process' user, so its path has to mean the same to both sides.
-func (c *stateDoor) backup(ctx context.Context, _ *session, params json.RawMessage) (any, error) {
+func (c *stateDoor) backup(ctx context.Context, s *session, params json.RawMessage) (any, error) {
+	dir, err := backupDir(params)
+	if err != nil {
+		return nil, err
+	}
+	b, err := c.of(s).Backup(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	return wire.FromBackup(b), nil
+}
+
+func backupDir(params json.RawMessage) (string, error) {
 	var dir string
 	if err := wire.Members(params, wire.Member{Name: "dir", Into: &dir}); err != nil {
-		return nil, paramError(err)
+		return "", paramError(err)
 	}
 	if dir == "" {
-		return nil, paramError(errors.New("no dir"))
+		return "", paramError(errors.New("no dir"))
 	}
 	if !filepath.IsAbs(dir) {
-		return nil, fmt.Errorf("%w: %q is not an absolute path", engine.ErrInvalid, dir)
+		return "", fmt.Errorf("%w: %q is not an absolute path", engine.ErrInvalid, dir)
 	}
-	b, err := c.state.Backup(ctx, filepath.Clean(dir))
+	return filepath.Clean(dir), nil
+}
+
+// callBackup copies all domains, whichever the session is about.
+func (g *Gateway) callBackup(ctx context.Context, _ *session, params json.RawMessage) (any, error) {
+	dir, err := backupDir(params)
+	if err != nil {
+		return nil, err
+	}
+	b, err := g.domains.backup(ctx, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -229,6 +229,9 @@ func (l *link) addDocument(ctx context.Context, op *wrappers.Operation, e mappin
 		if len(ops) == 0 {
 			continue
 		}
+		if err := l.permitted(&op.Who, []mapping.Effect{{Bind: e.Bind, Register: rows[i].Register}}); err != nil {
+			return err
+		}
 		n++
 		w.Ops = append(w.Ops, ops...)
 		if !e.Bind.Open() {
@@ -263,11 +266,11 @@ func namedBy(effects []mapping.Effect, doc mapping.Effect) map[string]struct{} {
 // tooMany refuses a document that lacks more of its registers than the bind allows: a file that was emptied or cut off
 // by accident is no wish to delete.
 func tooMany(b *mapping.Bind, gone, of int) error {
-	if gone == 0 || int64(gone)*100 <= b.MaxChange()*int64(of) {
+	if gone == 0 || !b.MaxChange().Exceeded(gone, of) {
 		return nil
 	}
 	return wrappers.Refuse(wrappers.ErrDenied, fmt.Sprintf(
-		"%d of %d rows would be deleted, and max_change allows %d %%; nothing of it was applied. Delete fewer at once, or set max_change on the bind at %s",
+		"%d of %d rows would be deleted, and max_change allows %s; nothing of it was applied. Delete fewer at once, or set max_change on the bind at %s",
 		gone, of, b.MaxChange(), b.Source()))
 }
 

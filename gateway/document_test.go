@@ -107,7 +107,7 @@ func TestDocumentRefused(t *testing.T) {
 		{wrappers.Put, `{"rows":[{"name":"a","v":9},{"name":"b","v":9},{"name":"a","v":8},{"name":"c"}]}`, `rows 1 and 3 are both param "a"`},
 		{wrappers.Put, `{"rows":[{"name":"a","v":9},{"name":"b","v":"x"},{"name":"c"},{"name":"d"}]}`, `row 2 (param "b"): value: "x" is a string, not a number`},
 		{wrappers.Put, `{"rows":[{"name":"a","v":9},{"v":9}]}`, "row 2: the payload lacks what the key param is made of"},
-		{wrappers.Put, `{"rows":[{"name":"a","v":9}]}`, "3 of 4 rows would be deleted, and max_change allows 50 %"},
+		{wrappers.Put, `{"rows":[{"name":"a","v":9}]}`, "3 of 4 rows would be deleted, and max_change allows 50%"},
 		{wrappers.Put, `{"rows":[]}`, "4 of 4 rows would be deleted"},
 		{wrappers.Delete, ``, "4 of 4 rows would be deleted"},
 		{wrappers.Put, ``, "the payload is empty"},

@@ -31,6 +31,7 @@ type EventForm struct {
 	Verb      string    `json:"verb"`
 	Server    string    `json:"server,omitempty"`
 	Address   string    `json:"address,omitempty"`
+	Domain    string    `json:"domain,omitempty"`
 	Registers []string  `json:"registers,omitempty"`
 	Principal string    `json:"principal,omitempty"`
 	Peer      string    `json:"peer,omitempty"`
@@ -45,7 +46,7 @@ type EventForm struct {
 func (e Event) form() EventForm {
 	f := EventForm{
 		Time: e.Time, Kind: e.Kind.String(), Protocol: e.Protocol, Wrapper: e.Wrapper, Verb: e.Verb.String(),
-		Server: e.Server, Address: e.Address, Registers: e.Registers, Principal: e.Principal, Peer: e.Peer,
+		Server: e.Server, Address: e.Address, Domain: e.Domain, Registers: e.Registers, Principal: e.Principal, Peer: e.Peer,
 		Source: e.Source, TookMS: float64(e.Took.Microseconds()) / 1000, Size: e.Size, Outcome: e.Outcome, Text: e.Text,
 	}
 	if e.Cursor.Log != 0 {

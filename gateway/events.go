@@ -17,6 +17,7 @@ type Event struct {
 	Verb      wrappers.Verb
 	Server    string
 	Address   string
+	Domain    string // of the registers
 	Registers []string
 	Principal string
 	Peer      string

@@ -24,6 +24,7 @@ type Generation struct {
 	Number uint64
 	Hash   string
 	Set    *mapping.Set
+	Access *Policy // nil: whoever has logged on may
 }
 
 // Links are the doors of all wrappers to one Store.

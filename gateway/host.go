@@ -42,17 +42,14 @@ type Gateway struct {
 	data    string
 	mark    string
 
-	store   *engine.Engine
-	links   *Links
+	domains domains
 	users   userTable
 	figures *figures
 	hub     eventHub
-	book    toldBook
 	door    *door
 	webAddr string
 	webDone chan struct{}
 	webStop func(context.Context) error
-	twins   *twins
 
 	generation  atomic.Pointer[inForce]
 	reloadError atomic.Pointer[string]
@@ -123,24 +120,21 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 	if g.options.Data != "" {
 		g.data = g.options.Data
 	}
-	if err := os.MkdirAll(g.data, 0o700); err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
-	store, err := engine.Open(g.engineOptions(config))
-	if err != nil {
-		return fmt.Errorf("%s: %w", g.data, err)
-	}
-	g.store = store
-	status, err := store.Status(ctx)
+	var err error
+	g.domains.list, err = openDomains(g.data, config.Domains, func(dir string) engine.Options { return g.engineOptions(config, dir) })
 	if err != nil {
 		return err
 	}
-	g.mark = "spookgw/" + config.Domain + "/" + status.Endpoint.String()
-	g.links = NewLinks(LinksOptions{Store: store, Log: g.log, Emit: g.emit, Count: g.figures.count})
+	status, err := g.domains.first().store.Status(ctx)
+	if err != nil {
+		return err
+	}
+	g.mark = "spookgw/" + config.Domains[0] + "/" + status.Endpoint.String()
+	g.domains.link(g.log, g.emit, g.figures.count)
 	if err := g.openSockets(ctx, config.Wrappers, g.options.Lenient); err != nil {
 		return err
 	}
-	if err := store.Declare(ctx, config.Set.Rules()); err != nil {
+	if err := g.domains.declare(ctx, config.Set); err != nil {
 		return fmt.Errorf("the registers' rules: %w", err)
 	}
 	g.takeUp(config)
@@ -154,10 +148,12 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 	for i := range config.Wrappers {
 		g.startWrapper(config.Wrappers[i])
 	}
-	if err := g.links.Err(); err != nil {
+	if err := g.domains.err(); err != nil {
 		return fmt.Errorf("open intents of the last run: %w", err)
 	}
-	g.twins = watchTwins(g.store)
+	for _, d := range g.domains.list {
+		d.twins = watchTwins(d.store)
+	}
 	gen := g.generation.Load()
 	g.log.Info("started", "version", g.options.Version, "generation", gen.Number, "hash", gen.Hash,
 		"data", g.data, "socket", g.door.path, "endpoint", status.Endpoint.String())
@@ -171,9 +167,9 @@ func (g *Gateway) takeUp(config *Config) {
 	if now := g.generation.Load(); now != nil {
 		number = now.Number + 1
 	}
-	gen := &Generation{Number: number, Hash: config.Hash, Set: config.Set}
+	gen := &Generation{Number: number, Hash: config.Hash, Set: config.Set, Access: config.Policy}
 	g.users.use(config.Users)
-	g.links.Use(gen)
+	g.domains.use(gen)
 	g.generation.Store(&inForce{gen, config, time.Now()})
 }
 
@@ -185,7 +181,9 @@ func (g *Gateway) emit(e Event) {
 		}
 	}
 	g.figures.note(e)
-	g.book.note(e)
+	if d := g.domains.named(e.Domain); d != nil {
+		d.book.note(e)
+	}
 	g.hub.emit(e)
 	if g.options.Watch != nil {
 		g.options.Watch(e)
@@ -268,10 +266,15 @@ func (g *Gateway) startWrapper(b WrapperBlock) {
 		close(r.done)
 		return
 	}
-	link := g.links.Open(LinkInfo{
+	link, err := g.domains.open(LinkInfo{
 		Protocol: b.Protocol, Name: b.Name, Relay: b.Relay(), Attached: b.Attached(),
 		CaptureWait: b.CaptureWait, Anonymous: b.Anonymous,
 	})
+	if err != nil { // the engine is of no use any more, and says so itself
+		g.setState(r, stateFailed, err)
+		close(r.done)
+		return
+	}
 	go g.supervise(ctx, r, link)
 }
 
@@ -401,7 +404,7 @@ func (g *Gateway) stopWrappers(names []string) {
 	}
 	wait.Wait()
 	for _, n := range names {
-		g.links.Shut(n)
+		g.domains.shut(n)
 	}
 }
 
@@ -503,13 +506,8 @@ func (g *Gateway) abandon() error {
 		s.shut()
 	}
 	g.sockets = nil
-	if g.twins != nil {
-		g.twins.stop()
-	}
-	if g.store == nil {
-		return nil
-	}
-	return g.store.Close()
+	g.domains.stop()
+	return g.domains.close()
 }
 
 // SocketPath is where the door is, and DataDir where the data are.

@@ -56,6 +56,12 @@ func (l *link) Begin(ctx context.Context, op wrappers.Operation) (wrappers.Inten
 
 // begin is apart from Begin so that an operation that passes stays on the stack.
 func (l *link) begin(ctx context.Context, from *wrappers.Operation, gen *Generation) (wrappers.Intent, error) {
+	if gen.Access != nil {
+		op := *from // which stays where it is
+		if err := l.mayForward(ctx, &op, gen); err != nil {
+			return nil, err
+		}
+	}
 	in := &intent{l: l, gen: gen}
 	in.intends(from, from.Verb, from.Address)
 	if err := in.open(ctx); err != nil {
@@ -66,6 +72,12 @@ func (l *link) begin(ctx context.Context, from *wrappers.Operation, gen *Generat
 
 // beginRename announces that what is at one address will be at another.
 func (l *link) beginRename(ctx context.Context, op *wrappers.Operation, gen *Generation) (wrappers.Intent, error) {
+	if gen.Access != nil {
+		op := *op // as in begin
+		if err := l.mayForward(ctx, &op, gen); err != nil {
+			return nil, err
+		}
+	}
 	in := &intent{l: l, gen: gen}
 	if gen.Set.Maps(l.name, wrappers.Delete, op.Server, op.Address) {
 		in.intends(op, wrappers.Delete, op.Address)
@@ -139,6 +151,24 @@ func (in *intent) forget() {
 	}
 }
 
+// mayForward refuses a write that its peer may not do before the server hears of it.
+func (l *link) mayForward(ctx context.Context, op *wrappers.Operation, gen *Generation) error {
+	if op.Verb == wrappers.Rename { // who takes something away there writes there
+		if err := l.May(wrappers.Put, op.Server, op.To, op.Who); err != nil {
+			return err
+		}
+		return l.May(wrappers.Delete, op.Server, op.Address, op.Who)
+	}
+	_, ok := gen.Set.At(l.name, op.Server, op.Address)
+	if whole := op.Verb == wrappers.Put || op.Verb == wrappers.Delete; !ok && !(whole && l.documentAt(gen.Set, op.Server, op.Address) != nil) {
+		// It takes the payload to tell the register, if that is here.
+		if effects, err := gen.Set.In(l.name, op, l.env(ctx)); err == nil {
+			return l.permitted(&op.Who, effects)
+		}
+	}
+	return l.May(op.Verb, op.Server, op.Address, op.Who)
+}
+
 // Commit implements wrappers.Intent.
 func (in *intent) Commit(ctx context.Context, as wrappers.Operation) (wrappers.Result, error) {
 	l, started := in.l, time.Now()
@@ -150,6 +180,9 @@ func (in *intent) Commit(ctx context.Context, as wrappers.Operation) (wrappers.R
 	var effects []mapping.Effect
 	for _, s := range says {
 		effects = append(effects, s.effects...)
+	}
+	if err == nil {
+		err = l.permitted(&as.Who, effects) // the server may have made another address of it
 	}
 	if err != nil {
 		if as.Verb == wrappers.Rename {

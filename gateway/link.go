@@ -81,6 +81,7 @@ func (l *link) Start(ctx context.Context, op wrappers.Operation) (func() (wrappe
 	err := l.allowed(&op)
 	w := &draft{}
 	var wait func() (engine.Receipt, error)
+	reply := l.replier(&op)
 	if err == nil {
 		err = l.spelled(ctx, &op)
 	}
@@ -106,8 +107,48 @@ func (l *link) Start(ctx context.Context, op wrappers.Operation) (func() (wrappe
 			}
 			r.Version, r.Created = documentVersion(states), w.created
 		}
+		if reply != nil {
+			r.Payload = reply(ctx, receipt)
+		}
 		return r, nil
 	}, nil
+}
+
+// replier gives what makes the answer's body to a write whose bind has `reply`; nil where it has none. It keeps what it
+// needs of the operation, whose payload is the caller's again before the answer is made.
+func (l *link) replier(op *wrappers.Operation) func(context.Context, engine.Receipt) wrappers.Payload {
+	if !l.info.Protocol.Replies {
+		return nil
+	}
+	set := l.set()
+	b := set.Bind(l.name, op.Address)
+	if b == nil || !b.Replies() {
+		return nil
+	}
+	kept := *op
+	kept.Payload.Raw = slices.Clone(op.Payload.Raw)
+	return func(ctx context.Context, receipt engine.Receipt) wrappers.Payload {
+		// The write is durable: what can't be said about it does not undo it.
+		p, err := l.reply(ctx, set, b, &kept, receipt)
+		if err != nil {
+			l.Count("reply_failed", 1)
+			l.log.Warn("no reply", "wrapper", l.name, "address", kept.Address, "bind", b.Source(), "err", err)
+		}
+		return p
+	}
+}
+
+func (l *link) reply(ctx context.Context, set *mapping.Set, b *mapping.Bind, op *wrappers.Operation, receipt engine.Receipt) (wrappers.Payload, error) {
+	var st engine.StateBlock
+	if i := slices.IndexFunc(receipt.States, func(st engine.StateBlock) bool { return b.Has(st.Register) }); i >= 0 {
+		st = receipt.States[i]
+	} else if at, ok := set.At(l.name, op.Server, op.Address); ok { // nothing came of it
+		var err error
+		if st, err = l.store.ReadState(ctx, at.Register); err != nil {
+			return wrappers.Payload{}, err
+		}
+	}
+	return set.Reply(l.name, op, st, l.env(ctx))
 }
 
 // allowed checks what a peer that nobody authenticated may do. In front of a real server it is
@@ -116,8 +157,8 @@ func (l *link) allowed(op *wrappers.Operation) error {
 	if l.info.Relay || l.info.Attached || op.Who.Verified {
 		return nil
 	}
-	need := wrappers.ReadAccess
-	if op.Verb.Writes() || len(op.Parts) > 0 {
+	need := needs(op.Verb)
+	if len(op.Parts) > 0 {
 		need = wrappers.WriteAccess
 	}
 	if l.info.Anonymous >= need {
@@ -132,8 +173,20 @@ func (l *link) read(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 	if !ok {
 		return wrappers.Result{}, wrappers.ErrUnmapped
 	}
+	checked := !l.info.Relay && !l.info.Attached
+	access := l.gen.Load().Access
 	if at.Document != nil || at.Bind.Shared() {
+		if checked {
+			if err := l.mayTogether(ctx, access, l.peer(&op.Who), l.set().AllAt(l.name, op.Server, op.Address), wrappers.ReadAccess); err != nil {
+				return wrappers.Result{}, err
+			}
+		}
 		return l.readTogether(ctx, op)
+	}
+	if checked {
+		if err := access.may(l.peer(&op.Who), at.Register, at.Bind, wrappers.ReadAccess); err != nil {
+			return wrappers.Result{}, err
+		}
 	}
 	here, err := l.store.Cursor(ctx)
 	if err != nil {

@@ -13,7 +13,10 @@ const mostItems = 1000
 
 // list gives what stands directly below a prefix: registers, and prefixes with more below them.
 func (l *link) list(ctx context.Context, op *wrappers.Operation) (wrappers.Result, error) {
-	set := l.set()
+	set, access, who := l.set(), l.gen.Load().Access, l.peer(&op.Who)
+	if l.info.Relay || l.info.Attached {
+		access = nil // the wrapper itself wants to know where to look
+	}
 	limit := op.Limit
 	if limit <= 0 || limit > mostItems {
 		limit = mostItems
@@ -53,7 +56,7 @@ func (l *link) list(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 				if i := strings.Index(p.Address[len(op.Address):], separator); i > 0 || i == 0 && op.Address != "" {
 					item = wrappers.Item{Address: p.Address[:len(op.Address)+i+len(separator)], Prefix: true}
 				}
-				if item.Address <= op.After {
+				if item.Address <= op.After || access.may(who, st.Register, p.Bind, wrappers.ReadAccess) != nil {
 					continue
 				}
 				items = append(items, item)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/spooksystems/gateway/engine"
@@ -13,8 +14,9 @@ import (
 // notify is Follow with Notify: every committed change, in commit order, for whoever subscribes
 // to what this gateway itself serves.
 func (l *link) notify(ctx context.Context, from wrappers.Cursor) iter.Seq2[wrappers.Change, error] {
-	start, err := l.start(ctx, from) // now, not when the caller begins to range
-	return func(yield func(wrappers.Change, error) bool) {
+	ctx, end := context.WithCancel(ctx)
+	start, err := l.start(ctx, resumeFrom(from)) // now, not when the caller begins to range
+	changes := func(yield func(wrappers.Change, error) bool) {
 		if err != nil {
 			yield(wrappers.Change{}, err)
 			return
@@ -30,6 +32,17 @@ func (l *link) notify(ctx context.Context, from wrappers.Cursor) iter.Seq2[wrapp
 			}
 		}
 	}
+	return pace(ctx, end, wrappers.Cursor(start.String()), l.paces, l.every, changes)
+}
+
+// paces and every say which addresses are told at most so often.
+func (l *link) paces() bool { return l.set().Paced(l.name) }
+
+func (l *link) every(address string) time.Duration {
+	if b := l.set().Bind(l.name, address); b != nil {
+		return b.Every()
+	}
+	return 0
 }
 
 func (l *link) start(ctx context.Context, from wrappers.Cursor) (engine.Cursor, error) {
@@ -37,7 +50,9 @@ func (l *link) start(ctx context.Context, from wrappers.Cursor) (engine.Cursor, 
 		c, err := l.store.Cursor(ctx)
 		return c, kind(err)
 	}
-	c, err := engine.ParseCursor(string(from))
+	// Of several domains the first is still here.
+	first, _, _ := strings.Cut(string(from), "+")
+	c, err := engine.ParseCursor(first)
 	return c, kind(err)
 }
 

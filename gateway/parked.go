@@ -178,6 +178,9 @@ func (l *Links) Retry(ctx context.Context, id string) error {
 		Payload: wrappers.Payload{Raw: rec.Raw, Type: rec.Type, Meta: rec.Meta},
 	}
 	effects, err := on.set().In(on.name, &op, on.env(ctx))
+	if err == nil {
+		err = on.permitted(&op.Who, effects)
+	}
 	if err != nil {
 		return err
 	}

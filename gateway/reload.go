@@ -42,7 +42,7 @@ func (g *Gateway) Reload(ctx context.Context) (*Reload, diag.Diagnostics, error)
 	if err := g.openSockets(ctx, config.Wrappers, false); err != nil {
 		return nil, report, g.refuse(fmt.Errorf("%w: generation %d stays in force", err, now.Number))
 	}
-	if err := g.store.Declare(ctx, config.Set.Rules()); err != nil {
+	if err := g.domains.declare(ctx, config.Set); err != nil {
 		g.closeUnused(now.config.Wrappers)
 		return nil, report, g.refuse(fmt.Errorf("the registers' rules: %w: generation %d stays in force", err, now.Number))
 	}
@@ -109,9 +109,9 @@ func (g *Gateway) compare(config *Config) *Reload {
 
 // fixed notes what a reload can't change.
 func (g *Gateway) fixed(old, config *Config) (found diag.Diagnostics) {
-	if g.options.Data == "" && old.Data != config.Data || old.Domain != config.Domain {
+	if g.options.Data == "" && old.Data != config.Data || !slices.Equal(old.Domains, config.Domains) {
 		found = append(found, failure("a reload can't change data or domains",
-			fmt.Sprintf("They are fixed while the gateway runs, at %s and %q. Restart it.", old.Data, old.Domain)))
+			fmt.Sprintf("They are fixed while the gateway runs, at %s and %s. Restart it.", old.Data, quoted(old.Domains))))
 	}
 	if old.Daemon != config.Daemon || old.MinFree != config.MinFree {
 		found = append(found, &diag.Diagnostic{

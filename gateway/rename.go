@@ -30,6 +30,9 @@ func (l *link) rename(ctx context.Context, op *wrappers.Operation, w *draft) err
 		if err != nil {
 			return err
 		}
+		if err := l.permitted(&op.Who, effects); err != nil {
+			return err
+		}
 		return l.addAll(ctx, &put, effects, w)
 	}
 	moved := false
@@ -50,14 +53,14 @@ func (l *link) rename(ctx context.Context, op *wrappers.Operation, w *draft) err
 		}
 		moved = moved || len(states) > 0 || last != nil
 		if f.Document != nil {
-			if err := l.moveRows(ctx, op.Server, f, *t, states, last, w); err != nil {
+			if err := l.moveRows(ctx, op, f, *t, states, last, w); err != nil {
 				return err
 			}
 			continue
 		}
 		for _, st := range states {
 			w.By.RenamedFrom = st.Register
-			if err := l.move(ctx, f.Bind, st, t.Bind, t.Register, w); err != nil {
+			if err := l.move(ctx, op, f.Bind, st, t.Bind, t.Register, w); err != nil {
 				return err
 			}
 		}
@@ -81,9 +84,12 @@ func counterpart(from mapping.Target, to []mapping.Target) (*mapping.Target, err
 }
 
 // move has one register take what another one's bind shows of it, which goes.
-func (l *link) move(ctx context.Context, from *mapping.Bind, st engine.StateBlock, to *mapping.Bind, register string, w *draft) error {
+func (l *link) move(ctx context.Context, op *wrappers.Operation, from *mapping.Bind, st engine.StateBlock, to *mapping.Bind, register string, w *draft) error {
 	if register == st.Register {
 		return nil
+	}
+	if err := l.permitted(&op.Who, []mapping.Effect{{Bind: from, Register: st.Register}, {Bind: to, Register: register}}); err != nil {
+		return err
 	}
 	target, err := l.store.ReadState(ctx, register)
 	if err != nil {
@@ -117,9 +123,9 @@ func (l *link) move(ctx context.Context, from *mapping.Bind, st engine.StateBloc
 }
 
 // moveRows has each row of a document move to the document at another address, whose rows it replaces.
-func (l *link) moveRows(ctx context.Context, server string, from, to mapping.Target, rows []engine.StateBlock, last *wrappers.Payload, w *draft) error {
+func (l *link) moveRows(ctx context.Context, op *wrappers.Operation, from, to mapping.Target, rows []engine.StateBlock, last *wrappers.Payload, w *draft) error {
 	w.together, w.Bulk, w.By.RenamedFrom = true, true, from.Address
-	there, _, err := l.statesAt(ctx, server, to)
+	there, _, err := l.statesAt(ctx, op.Server, to)
 	if err != nil {
 		return err
 	}
@@ -130,17 +136,20 @@ func (l *link) moveRows(ctx context.Context, server string, from, to mapping.Tar
 			return wrappers.Refuse(wrappers.ErrInvalid, "the two addresses are of different binds; write the new one and delete the old")
 		}
 		came[register] = struct{}{}
-		if err := l.move(ctx, from.Bind, st, to.Bind, register, w); err != nil {
+		if err := l.move(ctx, op, from.Bind, st, to.Bind, register, w); err != nil {
 			return err
 		}
 	}
 	for _, st := range there {
 		if _, ok := came[st.Register]; !ok {
+			if err := l.permitted(&op.Who, []mapping.Effect{{Bind: to.Bind, Register: st.Register}}); err != nil {
+				return err
+			}
 			w.Ops = append(w.Ops, deleteOps(to.Bind, st.Register, st)...)
 		}
 	}
-	gone := engine.Record{Table: tableDocument, Key: l.documentKey(place{server, from.Address})}
-	now := engine.Record{Table: tableDocument, Key: l.documentKey(place{server, to.Address})}
+	gone := engine.Record{Table: tableDocument, Key: l.documentKey(place{op.Server, from.Address})}
+	now := engine.Record{Table: tableDocument, Key: l.documentKey(place{op.Server, to.Address})}
 	if last != nil {
 		now.Value = last.Raw
 	}

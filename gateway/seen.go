@@ -154,6 +154,12 @@ func (b *sightings) submit(at wrappers.Position, p place, o *wrappers.Observatio
 		ops, baseline, err := l.reconcile(b.ctx, s, e, engine.Shown{
 			Wire: o.Wire, State: at.Snapshot != wrappers.NoSnapshot || !at.Feed, Ours: o.Ours, Feed: at.Feed, Version: string(o.Version),
 		})
+		if err == nil && e.Bind.First() != "" && l.back.heard(e.Bind) {
+			l.back.holdSeen(s, e.Bind, o)
+		}
+		if err == nil && len(ops) > 0 && !l.back.asked(s) { // what is asked after was permitted when it began
+			err = l.permitted(&op.Who, []mapping.Effect{e})
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -255,7 +261,7 @@ func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown en
 			base.AddSent(sent)
 		}
 	}
-	v := base.Reconcile(s.register, shown, cur, firstContact(e.Bind))
+	v := base.Reconcile(s.register, shown, cur, l.firstContact(e.Bind))
 	if err := l.back.conflict(ctx, s, e.Bind, v.Conflict); err != nil || len(v.Conflict) > 0 {
 		return nil, nil, err
 	}
@@ -300,16 +306,6 @@ func (l *link) couldBeOurs(ctx context.Context, s spot, b *mapping.Bind, base en
 		}
 	}
 	return engine.Sent{}, false, nil
-}
-
-func firstContact(b *mapping.Bind) engine.FirstContact {
-	switch b.First() {
-	case "source":
-		return engine.SourceFirst
-	case "register":
-		return engine.RegisterFirst
-	}
-	return engine.AskFirst
 }
 
 // keepQuietly stores records whose loss in a crash costs nothing but a look at the server.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/spooksystems/gateway/engine"
 )
 
 // A Status is the gateway in a screenful.
@@ -18,7 +20,7 @@ type Status struct {
 	Started    time.Time `json:"started"`
 	Ready      bool      `json:"ready"`
 	Draining   bool      `json:"draining"`
-	Domain     string    `json:"domain"`
+	Domain     string    `json:"domain"` // the default one
 	Data       string    `json:"data"`
 	Config     string    `json:"config"`
 	Generation uint64    `json:"generation"`
@@ -31,6 +33,33 @@ type Status struct {
 	Lag         []LagStatus     `json:"lag"`
 	Contacts    []ContactStatus `json:"contacts"`
 	Parked      int             `json:"parked"`
+	Domains     []DomainStatus  `json:"domains"`
+}
+
+// A DomainStatus is one domain in figures.
+type DomainStatus struct {
+	Name      string `json:"name"`
+	Endpoint  string `json:"endpoint"` // this node's, in that domain
+	Registers uint64 `json:"registers"`
+	Cursor    string `json:"cursor"` // newest commit
+	Root      string `json:"root"`   // hash over all registers
+	Pending   uint64 `json:"pending"`
+	Findings  int    `json:"findings"`
+}
+
+func (ds *domains) status(ctx context.Context) []DomainStatus {
+	out := make([]DomainStatus, 0, len(ds.list))
+	for _, d := range ds.list {
+		s, err := d.store.Status(ctx)
+		if err != nil {
+			continue // the engine answers for itself
+		}
+		out = append(out, DomainStatus{
+			Name: d.name, Endpoint: s.Endpoint.String(), Registers: s.Registers, Cursor: s.Cursor.String(), Root: s.Root,
+			Pending: s.Pending, Findings: len(s.Findings),
+		})
+	}
+	return out
 }
 
 // A WrapperStatus is one wrapper in figures.
@@ -68,15 +97,15 @@ func (g *Gateway) Status(ctx context.Context) Status {
 	s := Status{
 		Version: g.options.Version, PID: g.pid, Started: g.started,
 		Ready: g.Ready() == nil, Draining: g.draining.Load(),
-		Domain: gen.config.Domain, Data: g.data, Config: gen.config.File,
+		Domain: gen.config.Domains[0], Data: g.data, Config: gen.config.File,
 		Generation: gen.Number, Hash: gen.Hash, Loaded: gen.loaded,
 		Wrappers: g.wrapperStatus(), Binds: g.figures.bindFigures(),
-		Lag: g.links.Lag(), Contacts: g.links.Contacts(),
+		Lag: g.domains.lag(), Contacts: g.domains.contacts(), Domains: g.domains.status(ctx),
 	}
 	if why := g.reloadError.Load(); why != nil {
 		s.ReloadError = *why
 	}
-	if parked, err := g.links.Parked(ctx); err == nil {
+	if parked, err := g.domains.parked(ctx); err == nil {
 		s.Parked = len(parked)
 	}
 	sort.Slice(s.Binds, func(i, j int) bool {
@@ -91,14 +120,36 @@ func (g *Gateway) Status(ctx context.Context) Status {
 func (g *Gateway) snapshot() snapshot {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	s := snapshot{wrappers: g.wrapperStatus(), lag: g.links.Lag(), generation: g.generation.Load().Number, parked: map[string]int{}}
-	s.engine, s.engineErr = g.store.Status(ctx)
-	if parked, err := g.links.Parked(ctx); err == nil {
+	s := snapshot{wrappers: g.wrapperStatus(), lag: g.domains.lag(), generation: g.generation.Load().Number, parked: map[string]int{}}
+	s.engine, s.engineErr = g.domains.figures(ctx)
+	if parked, err := g.domains.parked(ctx); err == nil {
 		for _, p := range parked {
 			s.parked[p.Wrapper]++
 		}
 	}
 	return s
+}
+
+// figures adds up the engines' figures for the gauges, which tell of the process.
+func (ds *domains) figures(ctx context.Context) (sum engine.Status, err error) {
+	for i, d := range ds.list {
+		s, err := d.store.Status(ctx)
+		if err != nil {
+			return sum, err
+		}
+		if i == 0 {
+			sum = s
+			continue
+		}
+		sum.Registers += s.Registers
+		sum.Candidates += s.Candidates
+		sum.Observers += s.Observers
+		sum.DiskBytes += s.DiskBytes
+		sum.Fsyncs += s.Fsyncs
+		sum.Cursor.Ordinal += s.Cursor.Ordinal
+		sum.Full = sum.Full || s.Full
+	}
+	return sum, nil
 }
 
 // Ready says what is not ready, nil when all is.
@@ -120,9 +171,11 @@ func (g *Gateway) web() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
 		// Asking the engine shows that it still answers, not only that the process is there.
-		if _, err := g.store.Cursor(r.Context()); err != nil {
-			http.Error(w, "the engine does not answer: "+err.Error(), http.StatusServiceUnavailable)
-			return
+		for _, d := range g.domains.list {
+			if _, err := d.store.Cursor(r.Context()); err != nil {
+				http.Error(w, "the engine does not answer: "+err.Error(), http.StatusServiceUnavailable)
+				return
+			}
 		}
 		fmt.Fprintln(w, "ok")
 	})

@@ -117,12 +117,12 @@ func (b *toldBook) of(register string) []wire.Told {
 
 // told lists who was told of a register last, by wrapper and address. A write-back stands in the
 // book, too: its record, which knows the state, goes first.
-func (g *Gateway) told(register string) ([]wire.Told, error) {
-	out, err := g.links.Told(register)
+func (d *domain) told(register string) ([]wire.Told, error) {
+	out, err := d.links.Told(register)
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range g.book.of(register) {
+	for _, t := range d.book.of(register) {
 		i := slices.IndexFunc(out, func(o wire.Told) bool {
 			return o.Wrapper == t.Wrapper && o.Server == t.Server && o.Address == t.Address
 		})

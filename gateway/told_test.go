@@ -29,7 +29,7 @@ func TestToldOfWriteBack(t *testing.T) {
 			told[0].Ordinal == st.Ordinal && told[0].ID == st.ID.String() && time.Since(told[0].Time) < time.Minute
 	}
 	w.until("its newest state is noted", check)
-	g := &Gateway{links: w.Links}
+	g := &domain{links: w.Links}
 	g.book.note(Event{Kind: Out, Protocol: "talk", Wrapper: "talk", Address: "oven/1", Registers: []string{"oven/1"}, Cursor: engine.Cursor{Log: 1, Ordinal: 2}})
 	g.book.note(Event{Kind: Out, Protocol: "docs", Wrapper: "docs", Address: "/oven/1", Registers: []string{"oven/1"}, Cursor: engine.Cursor{Log: 1, Ordinal: st.Ordinal}})
 	told, err := g.told("oven/1")

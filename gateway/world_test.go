@@ -41,6 +41,7 @@ type world struct {
 	store *engine.Engine
 	infos []LinkInfo
 	keys  map[string][]string // of the servers of a wrapper that has several
+	names []string            // of domains; nil: local
 	mu    sync.Mutex
 	seen  []Event
 	woke  chan struct{}
@@ -86,7 +87,9 @@ func (w *world) set(hcl string) *mapping.Set {
 	w.t.Helper()
 	var in mapping.Input
 	in.Files = []diag.File{{Name: "test.hcl", Bytes: []byte(hcl)}}
-	in.Domains = []string{"local"}
+	if in.Domains = w.names; in.Domains == nil {
+		in.Domains = []string{"local"}
+	}
 	for _, i := range w.infos {
 		in.Wrappers = append(in.Wrappers, mapping.WrapperInfo{
 			Protocol: i.Protocol, Name: i.Name, Upstream: i.Relay || i.Attached, Listens: !i.Attached, Servers: w.keys[i.Name],

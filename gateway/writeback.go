@@ -36,7 +36,8 @@ type writeBack struct {
 	stored   uint64
 	saved    time.Time
 	wake     chan struct{}
-	room     chan struct{} // closed when due has shrunk below mostDue; nil if nobody waits
+	written  map[spot]time.Time // binds with every: when their server was written to
+	room     chan struct{}      // closed when due has shrunk below mostDue; nil if nobody waits
 	contacts
 }
 
@@ -55,6 +56,7 @@ type due struct {
 	force   bool      // write even if the server is believed to have it: an earlier try may have failed
 	read    bool      // ask the server first
 	locked  bool      // the address is ours already (an intent whose outcome is unknown)
+	ask     bool      // ask the server when it becomes due again
 	intents []string  // resolved once the server has been asked
 	contact *contact
 	all     bool                // of a document: all of its registers are to be looked at
@@ -71,7 +73,7 @@ type due struct {
 }
 
 func newWriteBack(l *link) *writeBack {
-	b := &writeBack{l: l, due: map[spot]*due{}, flying: map[uint64]*due{}, reads: map[place]int{}, wake: make(chan struct{}, 1)}
+	b := &writeBack{l: l, due: map[spot]*due{}, flying: map[uint64]*due{}, reads: map[place]int{}, written: map[spot]time.Time{}, wake: make(chan struct{}, 1)}
 	b.contacts.init()
 	return b
 }
@@ -365,6 +367,7 @@ func (b *writeBack) finishLocked(d *due) {
 	d.queued = false
 	if d.again {
 		d.again = false
+		d.read, d.ask = d.read || d.ask, false
 		d.since = b.observed // whatever came while it was out stands at or below it
 		b.queueLocked(d)
 		b.nudge()
@@ -390,10 +393,37 @@ func (b *writeBack) fly(d *due, bind *mapping.Bind, c wrappers.Change) wrappers.
 	d.bind = bind
 	d.queued = false
 	b.flying[c.Ticket] = d
+	if bind.Every() > 0 && !c.ReadBack {
+		b.wroteLocked(d.spot, bind.Every())
+	}
 	if c.ReadBack {
 		b.reads[d.place]++
 	}
 	return c
+}
+
+// tooSoon has a spot wait until its bind's `every` is over.
+func (b *writeBack) tooSoon(d *due, every time.Duration) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	last, ok := b.written[d.spot]
+	if ok && time.Since(last) < every {
+		d.after = last.Add(every)
+		return true
+	}
+	return false
+}
+
+// wroteLocked notes when a spot was written.
+func (b *writeBack) wroteLocked(s spot, every time.Duration) {
+	now := time.Now()
+	if b.written[s] = now; len(b.written) >= mostDue {
+		for other, at := range b.written { // who is early for another bind's time is written a little too soon once
+			if now.Sub(at) > every {
+				delete(b.written, other)
+			}
+		}
+	}
 }
 
 // landLocked takes a spot out of the air and frees its address.

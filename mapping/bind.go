@@ -3,6 +3,7 @@ package mapping
 import (
 	"slices"
 	"sort"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -22,7 +23,8 @@ type Bind struct {
 	regTree          tree  // of register alone, to read names by it
 	regSlots         []int // slot of each capture in the register's name
 	slots            []string
-	decl             *decl // nil: not declared
+	domain           string // QDomain of its registers
+	decl             *decl  // nil: not declared
 	codec            codec
 	form             *template // of text("…")
 	formSlots        []int     // slot that a capture of the form names; -1: it is a member
@@ -31,6 +33,12 @@ type Bind struct {
 	events    bool
 	onDelete  string
 	first     string
+	every     time.Duration
+	poll      time.Duration
+	maxChange ChangeLimit
+	readers   []string // nil: not narrowed
+	writers   []string
+	reply     eval // nil: none
 	options   wrappers.Options
 
 	identity  bool     // neither map, in nor out: members and fields have the same names
@@ -107,6 +115,9 @@ func (b *Bind) Protocol() string { return b.protocol }
 // Address is its second label, as written.
 func (b *Bind) Address() string { return b.address }
 
+// Domain is the QDomain of its registers.
+func (b *Bind) Domain() string { return b.domain }
+
 // Register is the template of the registers' names.
 func (b *Bind) Register() string { return b.register.text }
 
@@ -152,7 +163,7 @@ func (b *Bind) First() string { return b.first }
 func (b *Bind) Wrappers() []string { return b.wrapperNames }
 
 // Options are the protocol's own settings of the bind, checked, with defaults; and "direction",
-// which is "both", "in" or "out".
+// which is "both", "in" or "out", and "poll_ms" where the bind has `poll`.
 func (b *Bind) Options() wrappers.Options { return b.options }
 
 // Meters lists the fields whose total an address of the bind reports and doesn't show, so that who writes there has

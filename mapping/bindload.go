@@ -35,7 +35,7 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 		schema.Attrs = append(schema.Attrs, s.Name)
 	}
 	if d == nil {
-		schema.Attrs = append(schema.Attrs, "register")
+		schema.Attrs = append(schema.Attrs, "register", "domain")
 		schema.Need = append(schema.Need, "register")
 	}
 	for name, a := range b.Body.Attributes {
@@ -92,16 +92,22 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 		}
 	}
 	l.bindFlow(bind, c)
+	l.bindLimits(bind, c)
+	l.bindAccess(bind, c)
 	l.bindCodec(bind, c)
 	l.bindEach(bind, c)
 	known := l.bindKeys(bind, c, first)
 	l.bindMarks(bind, c)
 	l.bindMaps(bind, c)
+	l.bindReply(bind, c)
 	l.bindCaptures(bind, first, known, c)
 	l.checkEach(bind, first, c)
 	l.checkMarks(bind)
 	bind.meters = bind.metered()
 	bind.options = l.options(c, protocol.Bind, bind.direction)
+	if bind.poll > 0 {
+		bind.options["poll_ms"] = bind.poll.Milliseconds()
+	}
 	bind.broken = l.Count() > before
 	if bind.broken {
 		// What follows from a mistake is not worth a second one.
@@ -115,6 +121,7 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 	l.bindIdentity(bind, b, served)
 	for i, w := range served {
 		e := entries[i]
+		w.paced = w.paced || bind.every > 0
 		l.set.wrappers[w.info.Name].entries = append(l.set.wrappers[w.info.Name].entries, e)
 		checks := l.matches(c.Attrs["match"], e.template.names, e.template)
 		if bind.decl != nil {
@@ -155,9 +162,10 @@ func (l *loader) anotherProtocols(name, protocol string) string {
 // bindRegister reads which registers a bind is of.
 func (l *loader) bindRegister(bind *Bind, c diag.Content) bool {
 	if bind.decl != nil {
-		bind.register = bind.decl.leaf.template
+		bind.register, bind.domain = bind.decl.leaf.template, bind.decl.domain
 		return true
 	}
+	bind.domain = l.domain(c.Attrs["domain"])
 	a := c.Attrs["register"]
 	if a == nil {
 		return false
@@ -173,7 +181,7 @@ func (l *loader) bindRegister(bind *Bind, c diag.Content) bool {
 	}
 	bind.register = t
 	lf := &leaf{template: t, checks: l.matches(c.Attrs["match"], append(slices.Clone(t.names), l.allNames(bind.address)...), t)}
-	l.set.decls.eachOverlapping(lf, func(o *leaf) {
+	l.decls[bind.domain].eachOverlapping(lf, func(o *leaf) {
 		switch relate(lf, o) {
 		case equal, narrower:
 			bind.decl = o.decl
@@ -669,7 +677,7 @@ func (l *loader) oneWays(bind *Bind, a *hclsyntax.Attribute, w way) []oneWay {
 // bindCaptures settles what each capture is: part of the register's name, used by an expression,
 // or a field; and whether an address tells the register.
 func (l *loader) bindCaptures(bind *Bind, address *template, used map[string]bool, c diag.Content) {
-	for _, name := range []string{"map", "in", "when", "out"} {
+	for _, name := range []string{"map", "in", "when", "out", "reply"} {
 		if a := c.Attrs[name]; a != nil {
 			for _, t := range a.Expr.Variables() {
 				used[t.RootName()] = true

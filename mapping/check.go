@@ -27,12 +27,15 @@ func (l *loader) overlap(b *Bind, a, o *leaf) {
 func (l *loader) checkOverlaps() {
 	for _, w := range l.set.wrappers {
 		for _, e := range w.entries {
-			if e.bind.Outward() && (e.bind.readable || e.bind.filled) {
+			if e.reversible() {
 				w.reverse.insert(&leaf{template: e.bind.register, entry: e})
 			}
 		}
 	}
 }
+
+// reversible tells whether a register's name leads to an address of the bind.
+func (e *entry) reversible() bool { return e.bind.Outward() && (e.bind.readable || e.bind.filled) }
 
 // checkRoundTrip sends generated values of each field that flows both ways out and back in.
 func (l *loader) checkRoundTrip(b *Bind) {

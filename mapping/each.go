@@ -13,23 +13,14 @@ import (
 
 // each says that the payload, or a member of it, is a list of rows, and each row a register.
 type each struct {
-	path      []string // in the payload
-	maxChange int64    // percent of the document's registers that it may lose at once
-	known     []int    // slots of the register's name that the address tells
-	keyed     []string // members of a row that keys are made of, which are no fields
-	told      bool     // an address tells which document it is
+	path  []string // in the payload
+	known []int    // slots of the register's name that the address tells
+	keyed []string // members of a row that keys are made of, which are no fields
+	told  bool     // an address tells which document it is
 }
 
 // Rows tells whether an address of the bind is a document of many registers: one for each row.
 func (b *Bind) Rows() bool { return b.each != nil }
-
-// MaxChange is how many percent of its registers a whole document may lose at once.
-func (b *Bind) MaxChange() int64 {
-	if b.each == nil {
-		return 100
-	}
-	return b.each.maxChange
-}
 
 // A Document is the place of many registers: all that share what its address tells of their names.
 type Document struct {

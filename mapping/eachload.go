@@ -9,9 +9,6 @@ import (
 	"github.com/spooksystems/gateway/mapping/diag"
 )
 
-// defaultMaxChange is how many percent of its registers a whole document may lose at once, unless the bind says otherwise.
-const defaultMaxChange = 50
-
 // root is where the fields of map come from.
 func (b *Bind) root() string {
 	if b.each != nil {
@@ -20,22 +17,13 @@ func (b *Bind) root() string {
 	return "payload"
 }
 
-// bindEach reads each and max_change, before the expressions that may use row.
+// bindEach reads each, before the expressions that may use row.
 func (l *loader) bindEach(bind *Bind, c diag.Content) {
-	change := c.Attrs["max_change"]
 	a := c.Attrs["each"]
 	if a == nil {
-		if change != nil {
-			l.Error(change.NameRange, "max_change without each", "It bounds how many rows a whole document may lose at once.")
-		}
 		return
 	}
-	bind.each = &each{maxChange: defaultMaxChange}
-	if change != nil {
-		if n, ok := l.Int(change, defaultMaxChange, 0, 100); ok {
-			bind.each.maxChange = n
-		}
-	}
+	bind.each = new(each)
 	ln, err := l.lens(a.Expr)
 	if err != nil || ln.root != "payload" || len(ln.steps) > 0 {
 		l.Error(a.Expr.Range(), "each is a list in the payload", "Write `each = payload`, or `each = payload.member`.")

@@ -27,7 +27,7 @@ func (w *wrapperMaps) lookup(address string, f *finding) *entry {
 			return nil
 		}
 	}
-	if !w.tree.find(address, f) {
+	if !w.tree.find(address, f) || w.domain != "" && w.domain != f.leaf.entry.bind.domain {
 		return nil
 	}
 	return f.leaf.entry

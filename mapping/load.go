@@ -26,6 +26,7 @@ type Input struct {
 	Files    []diag.File
 	Wrappers []WrapperInfo
 	Domains  []string // of this gateway; binds of registers of all of them are read alike
+	People   *People  // whom lists of who may can name; nil: not known
 	// Later names protocols that a later version brings: their binds are read and not served,
 	// with a warning, instead of being an error.
 	Later []string
@@ -35,8 +36,9 @@ type Input struct {
 type Set struct {
 	binds    []*Bind
 	wrappers map[string]*wrapperMaps
-	decls    tree
+	decls    *tree // of one domain: of the first, in a Set of several
 	declared []*decl
+	domains  map[string]*Set // the views, where there are several
 	hash     string
 }
 
@@ -47,7 +49,9 @@ type wrapperMaps struct {
 	ignores tree
 	holes   int
 	entries []*entry
-	reverse tree // register templates of the binds that readers can address
+	reverse tree   // register templates of the binds that readers can address
+	domain  string // a view: others' binds are none; "": all
+	paced   bool   // some bind has `every`
 }
 
 // An entry is one bind in one wrapper.
@@ -76,6 +80,7 @@ func (e *entry) each(yield func(*entry) bool) {
 // A decl is what a register block says of its registers.
 type decl struct {
 	leaf   leaf
+	domain string
 	source string
 	rng    hcl.Range
 	closed bool
@@ -101,11 +106,11 @@ func (d *decl) names() []string {
 }
 
 var (
-	registerLater = []string{"domain"}
-	bindLater     = []string{"every", "poll", "read", "write", "reply", "methods", "mode", "echo", "retain", "qos"}
-	bindAttrs     = []string{"codec", "create", "delete", "direction", "each", "events", "first", "in", "key", "map", "match", "max_change", "out", "when", "wrapper"}
-	topLater      = []string{"test", "access", "user", "link", "pair"}
-	gatewayBlocks = []string{"wrapper", "daemon", "data", "domains", "mappings", "log"}
+	registerLater = []string{}
+	bindLater     = []string{"methods", "mode", "echo", "retain", "qos"}
+	bindAttrs     = []string{"codec", "create", "delete", "direction", "each", "events", "every", "first", "in", "key", "map", "match", "max_change", "out", "poll", "read", "reply", "when", "wrapper", "write"}
+	topLater      = []string{"test", "link", "pair"}
+	gatewayBlocks = []string{"wrapper", "daemon", "data", "domains", "mappings", "log", "user", "group", "access"}
 )
 
 // Load reads mapping files. With an error among the diagnostics the Set is nil; all mistakes are
@@ -113,8 +118,15 @@ var (
 func Load(in Input) (*Set, diag.Diagnostics) {
 	l := &loader{
 		Log: diag.NewLog(in.Files), in: in, sources: map[string][]byte{},
-		set: &Set{wrappers: map[string]*wrapperMaps{}, decls: tree{separator: "/"}},
+		set: &Set{wrappers: map[string]*wrapperMaps{}}, decls: map[string]*tree{},
 	}
+	if len(l.in.Domains) == 0 {
+		l.in.Domains = []string{"local"}
+	}
+	for _, d := range l.in.Domains {
+		l.decls[d] = &tree{separator: "/"}
+	}
+	l.set.decls = l.decls[l.in.Domains[0]]
 	for _, f := range in.Files {
 		l.sources[f.Name] = f.Bytes
 	}
@@ -144,6 +156,9 @@ func Load(in Input) (*Set, diag.Diagnostics) {
 		return nil, diags
 	}
 	l.set.finish()
+	if len(l.in.Domains) > 1 {
+		l.views()
+	}
 	return l.set, diags
 }
 
@@ -152,6 +167,7 @@ type loader struct {
 	in       Input
 	set      *Set
 	sources  map[string][]byte
+	decls    map[string]*tree // by domain
 	byBlock  map[*hclsyntax.Block]*decl
 	overBind bool
 }
@@ -159,7 +175,7 @@ type loader struct {
 func source(r hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }
 
 var registerSchema = diag.Schema{
-	What: "register", Attrs: []string{"commit", "fields", "fold", "group", "history", "match", "on_conflict", "type", "writers"},
+	What: "register", Attrs: []string{"commit", "domain", "fields", "fold", "group", "history", "match", "on_conflict", "type", "writers"},
 	Blocks: []diag.Block{{Type: "bind", Labels: []string{"protocol", "address"}}},
 	Later:  registerLater,
 }
@@ -181,7 +197,7 @@ func (l *loader) declare(s diag.Source) {
 			done()
 			continue
 		}
-		d := &decl{source: source(b.DefRange()), rng: b.DefRange(), leaf: leaf{template: t}}
+		d := &decl{source: source(b.DefRange()), rng: b.DefRange(), leaf: leaf{template: t}, domain: l.domain(c.Attrs["domain"])}
 		d.leaf.decl = d
 		d.leaf.checks = l.matches(c.Attrs["match"], t.names, t)
 		l.pin(d, c.Attrs["match"])
@@ -199,12 +215,12 @@ func (l *loader) declare(s diag.Source) {
 		}
 		d.fold, _ = l.Bool(c.Attrs["fold"], false)
 		l.policy(d, c)
-		l.set.decls.eachOverlapping(&d.leaf, func(o *leaf) {
+		l.decls[d.domain].eachOverlapping(&d.leaf, func(o *leaf) {
 			if relate(&d.leaf, o) != disjoint {
 				l.Error(b.DefRange(), "registers declared twice", fmt.Sprintf("%q at %s has registers in common with it. Declare each register once; a bind outside of the block names it with `register = \"…\"`.", o.template.text, o.decl.source))
 			}
 		})
-		l.set.decls.insert(&d.leaf)
+		l.decls[d.domain].insert(&d.leaf)
 		l.set.declared = append(l.set.declared, d)
 		l.byBlock[b] = d
 		done()
@@ -521,13 +537,13 @@ func (l *loader) meaning(r hcl.Range) string {
 func (s *Set) finish() {
 	parts := []string{}
 	for _, b := range s.binds {
-		parts = append(parts, b.hash)
+		parts = append(parts, b.hash+" "+b.domain)
 	}
 	for _, w := range s.wrappers {
 		w.ignores.root.all(func(l *leaf) { parts = append(parts, "ignore "+w.info.Name+" "+l.template.text) })
 	}
 	for _, d := range s.declared {
-		parts = append(parts, d.meaning()+d.policies())
+		parts = append(parts, d.meaning()+d.policies()+" "+d.domain)
 	}
 	sort.Strings(parts)
 	s.hash = digest(parts...)

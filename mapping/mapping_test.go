@@ -24,7 +24,8 @@ var (
 		Messages: true,
 	}
 	paths = wrappers.Protocol{
-		Name: "http",
+		Name:    "http",
+		Replies: true,
 		Syntax: wrappers.Syntax{Separator: "/", Absolute: true, Query: true, Forbidden: "?#", Canonical: func(s string) (string, error) {
 			if !strings.HasPrefix(s, "/") {
 				return "", errors.New(`a path begins with "/"`)

@@ -16,9 +16,10 @@ import (
 type way uint8
 
 const (
-	inward  way = iota + 1 // in, key: of the message
-	outward                // out, create: of the register
-	both                   // map, when: of the payload, whichever way it goes
+	inward    way = iota + 1 // in, key: of the message
+	outward                  // out, create: of the register
+	answering                // reply: of the message, and of the register behind it
+	both                     // map, when: of the payload, whichever way it goes
 )
 
 // A scope is where an expression of a bind stands.
@@ -41,6 +42,8 @@ func (sc *scope) names() []string {
 		names = append(names, inwardRoots...)
 	case outward:
 		names = append(names, "self")
+	case answering:
+		names = append(append(names, inwardRoots...), "self")
 	}
 	return names
 }
@@ -65,7 +68,9 @@ func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
 				sc.log.Error(at, `"row" without each`, "A row is known where one document is many registers: add `each = payload`, or `each = payload.member`.")
 			})
 		case name == "self":
-			bad(func() { sc.log.Error(at, `"self" is known only on the way out`, "Use it in `out` or `create`.") })
+			bad(func() {
+				sc.log.Error(at, `"self" is known only on the way out`, "Use it in `out`, `create` or `reply`.")
+			})
 		case slices.Contains(inwardRoots, name):
 			bad(func() {
 				sc.log.Error(at, fmt.Sprintf("%q is known only on the way in", name), "Use it in `in` or `key`; what flows both ways depends on the payload.")

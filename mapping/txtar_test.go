@@ -32,6 +32,7 @@ var update = flag.Bool("update", false, "rewrite what testdata/*.txtar want")
 //	gone WRAPPER REGISTER [PREVIOUS]       the document of a register that is gone, where that is marked
 //	rows WRAPPER REGISTER=STATE… [PREVIOUS] the document of these registers at the place of the first
 //	lay WRAPPER REGISTER=STATE… [PREVIOUS] these registers laid over a document that may have others
+//	reply WRAPPER VERB ADDRESS REGISTER STATE [PAYLOAD]  what a write is answered, behind which the register is STATE
 //	places WRAPPER REGISTER                where a register appears
 //	maps WRAPPER VERB ADDRESS
 //	at WRAPPER ADDRESS
@@ -39,6 +40,7 @@ var update = flag.Bool("update", false, "rewrite what testdata/*.txtar want")
 //	check REGISTER FIELD VALUE
 //	add REGISTER FIELD VALUE               check of an increment
 //	clears REGISTER STATE                  per bind, what it maps inward
+//	DOMAIN: COMMAND                        the same as one domain has it
 //	rules                                  what the engine is told of the registers
 //
 // A payload may be hex:…, or esc:… with \n and the like, behind its media type in [ ].
@@ -109,6 +111,20 @@ func scriptWrappers(t *testing.T, comment string) []WrapperInfo {
 func runScript(t *testing.T, ar *txtar.Archive) string {
 	var out strings.Builder
 	in := Input{Wrappers: scriptWrappers(t, string(ar.Comment)), Later: []string{"ssh", "smb", "coap", "ldap", "sql"}}
+	in.People = &People{}
+	for _, w := range in.Wrappers {
+		in.People.Wrappers = append(in.People.Wrappers, w.Protocol.Name+"/"+w.Name)
+	}
+	for line := range strings.Lines(string(ar.Comment)) {
+		switch words := strings.Fields(line); {
+		case len(words) == 2 && words[0] == "domain":
+			in.Domains = append(in.Domains, words[1])
+		case len(words) == 2 && words[0] == "user":
+			in.People.Users = append(in.People.Users, words[1])
+		case len(words) == 2 && words[0] == "group":
+			in.People.Groups = append(in.People.Groups, words[1])
+		}
+	}
 	script := ""
 	for _, f := range ar.Files {
 		switch {
@@ -127,7 +143,12 @@ func runScript(t *testing.T, ar *txtar.Archive) string {
 		if line = strings.TrimSpace(line); line == "" {
 			continue
 		}
-		fmt.Fprintf(&out, "$ %s\n%s\n", line, command(t, set, line))
+		view := set
+		do := line
+		if name, rest, ok := strings.Cut(line, ": "); ok && slices.Contains(in.Domains, name) {
+			view, do = set.Of(name), rest // as one domain has it
+		}
+		fmt.Fprintf(&out, "$ %s\n%s\n", line, command(t, view, do))
 	}
 	return out.String()
 }
@@ -270,6 +291,18 @@ func command(t *testing.T, set *Set, line string) string {
 			lines = append(lines, p.Address+": "+text)
 		}
 		return strings.Join(lines, "\n")
+	case "reply":
+		wrapper, verb, address, register := word(), verbs[word()], word(), word()
+		st := block(register, word())
+		op := &wrappers.Operation{Verb: verb, Address: address, Payload: payload(line), Who: wrappers.Who{Principal: "ann", Peer: "10.0.0.9"}}
+		p, err := set.Reply(wrapper, op, st, scriptEnv)
+		if err != nil {
+			return err.Error()
+		}
+		if p.Raw == nil {
+			return "nothing"
+		}
+		return fmt.Sprintf("%q %s", p.Raw, p.Type)
 	case "places":
 		wrapper := word()
 		var lines []string

@@ -17,6 +17,7 @@ type Protocol struct {
 	Bind     []Setting // attributes of its binds beyond the common ones
 	Schemes  []Scheme  // what an upstream URL may begin with
 	Messages bool      // a bind's payload is a message of its own (codec and codec limits apply), not a part of a stored document
+	Replies  bool      // a write is answered with a body: `reply` of a bind makes it
 	Feed     bool      // in front of or inside a server it has an ordered feed that shows every change, own writes included
 	New      func(Config) (Wrapper, error)
 	Demo     Demo

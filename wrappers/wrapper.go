@@ -28,6 +28,11 @@ type Link interface {
 	// allocates nothing, so a relay may ask it of every frame before it keeps a body.
 	Maps(verb Verb, server, address string) bool
 
+	// May refuses, with ErrDenied, what a peer may not do at an address: nil, it may, or no bind has the address. Do, Start,
+	// Begin and Follow with WriteBack ask by themselves. A wrapper asks before it forwards a write that it does not announce,
+	// and before it tells a peer of a Change: Follow with Notify does not know who listens. It is quick.
+	May(verb Verb, server, address string, who Who) error
+
 	// Do performs an operation on shared state: for a virtual wrapper. A write is durable when
 	// Do returns. ErrUnmapped: no bind has this address.
 	Do(ctx context.Context, op Operation) (Result, error)
@@ -169,7 +174,7 @@ type Who struct {
 
 // A Result answers an Operation.
 type Result struct {
-	Payload Payload // Read
+	Payload Payload // Read; of a write what `reply` of its bind makes, Raw nil where it makes nothing
 	Version Version // of the state read, or after the write
 	// Cursor is the commit's for writes; "" if nothing came of it (`when` was false), so that no
 	// Change will follow. For Read and List it is a place whose changes the answer holds already.
@@ -290,7 +295,7 @@ type Pattern struct {
 	Segments []Segment
 	Suffix   string // what follows the path in protocols that have more (a query); as written
 	In, Out  bool
-	Options  Options
+	Options  Options // "poll_ms" among them, in milliseconds, where the bind says how often it is asked for
 }
 
 // A Segment is what stands between two separators of a template.

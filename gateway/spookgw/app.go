@@ -41,6 +41,7 @@ type app struct {
 
 	json   bool
 	socket string
+	domain string
 }
 
 // A coded error ends the program with its code. A nil error has been told already.
@@ -119,7 +120,7 @@ func (a *app) root() *cobra.Command {
 and keeps what they know of the same thing equal. "spookgw demo" shows it in one command.
 
 Exit codes: 0 done; 1 error; 2 wrong usage; 3 not found; 4 a precondition failed (--if);
-5 no gateway answers at the socket; 6 not allowed to write.`,
+5 no gateway answers at the socket; 6 not allowed.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
@@ -127,6 +128,7 @@ Exit codes: 0 done; 1 error; 2 wrong usage; 3 not found; 4 a precondition failed
 	}
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON, for scripts")
 	root.PersistentFlags().StringVar(&a.socket, "socket", "", "the gateway's socket (default $SPOOKGW_SOCKET, else the usual places)")
+	root.PersistentFlags().StringVar(&a.domain, "domain", "", "the domain whose registers are meant (default the gateway's first)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &coded{exitUsage, err} })
 	root.AddGroup(&cobra.Group{ID: "run", Title: "The gateway:"}, &cobra.Group{ID: "files", Title: "Configuration:"},
 		&cobra.Group{ID: "state", Title: "Registers:"}, &cobra.Group{ID: "operate", Title: "Operation:"})
@@ -139,6 +141,7 @@ Exit codes: 0 done; 1 error; 2 wrong usage; 3 not found; 4 a precondition failed
 		{"state", getVerb}, {"state", setVerb}, {"state", deleteVerb}, {"state", listVerb}, {"state", watchVerb}, {"state", historyVerb},
 		{"state", explainVerb}, {"state", revertVerb}, {"state", pendingVerb}, {"state", collapseVerb},
 		{"operate", statusVerb}, {"operate", tapVerb}, {"operate", parkedVerb}, {"operate", retryVerb}, {"operate", dropVerb},
+		{"operate", accessVerb}, {"operate", approveVerb},
 		{"operate", backupVerb}, {"operate", restoreVerb},
 		{"", versionVerb}, {"", manVerb},
 	}
@@ -164,7 +167,10 @@ func (a *app) dial(ctx context.Context) (*daemonclient.Client, error) {
 	if path == "" {
 		path = gateway.FindSocket()
 	}
-	c, err := daemonclient.Dial(ctx, path)
+	c, err := daemonclient.DialDomain(ctx, path, a.domain)
+	if errors.Is(err, engine.ErrNotFound) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, &coded{exitUnreachable, fmt.Errorf("%w\nStart one with `spookgw run` or `spookgw demo`, or say where it is with --socket", err)}
 	}

@@ -76,7 +76,26 @@ func (a *app) showStatus(s fullStatus) error {
 	if s.ReloadError != "" {
 		fmt.Fprintf(w, "last reload\tREFUSED: %s\n", s.ReloadError)
 	}
-	fmt.Fprintf(w, "domain\t%s, endpoint %.16s\n", s.Domain, s.Engine.Endpoint)
+	here := s.Domain
+	for _, d := range s.Domains {
+		if d.Endpoint == s.Engine.Endpoint {
+			here = d.Name
+		}
+	}
+	fmt.Fprintf(w, "domain\t%s, endpoint %.16s\n", here, s.Engine.Endpoint)
+	for _, d := range s.Domains {
+		if d.Name == here {
+			continue
+		}
+		more := ""
+		if d.Pending > 0 {
+			more += fmt.Sprintf(", %d waiting", d.Pending)
+		}
+		if d.Findings > 0 {
+			more += fmt.Sprintf(", %s, see: spookgw status --domain %s", count(d.Findings, "finding", "findings"), d.Name)
+		}
+		fmt.Fprintf(w, "domain\t%s, endpoint %.16s, %s, newest commit %s%s\n", d.Name, d.Endpoint, count(int(d.Registers), "register", "registers"), d.Cursor, more)
+	}
 	fmt.Fprintf(w, "registers\t%d, from %d candidates, newest commit %s\n", s.Engine.Registers, s.Engine.Candidates, s.Engine.Cursor)
 	if s.Engine.Root != "" {
 		fmt.Fprintf(w, "root\t%s (equal wherever the same candidates are known)\n", s.Engine.Root)

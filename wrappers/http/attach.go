@@ -51,38 +51,66 @@ func (s *server) watch(ctx context.Context, link wrappers.Link) {
 		}
 	}
 	events := s.w.cfg.Options.String("events")
-	if every == 0 && events == "" {
-		return
-	}
-	p := &poller{server: s, link: link, had: map[string]had{}}
+	p := &poller{server: s, link: link, every: every, had: map[string]had{}, asked: map[string]time.Time{}}
 	if err := p.restore(ctx); err != nil {
 		s.w.log().Error("what was polled before", "err", err)
 		return
 	}
 	if events != "" {
-		p.stream(ctx, events, every)
+		p.stream(ctx, events)
 		return
 	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
 	for {
-		p.round(ctx)
 		_, reloaded := link.Patterns()
+		next, stop := p.next()
+		if next != nil {
+			p.round(ctx, false)
+		}
 		select {
-		case <-tick.C:
+		case <-next:
 		case <-reloaded:
 			p.whole = false // new addresses may have come
 		case <-ctx.Done():
+			stop()
 			return
 		}
+		stop()
 	}
+}
+
+// interval is how often an address is asked for: as its bind says, else as the wrapper does; 0: never.
+func (p *poller) interval(ps []wrappers.Pattern, address string) time.Duration {
+	for i := range ps {
+		if ms := ps[i].Options.Int("poll_ms"); ms > 0 && ps[i].In && fits(&ps[i], p.up.Server, address) {
+			return time.Duration(ms) * time.Millisecond
+		}
+	}
+	return p.every
+}
+
+// next tells when the next round is due, if polling is wanted at all.
+func (p *poller) next() (due <-chan time.Time, stop func()) {
+	pause := p.every
+	ps, _ := p.w.patterns(p.link)
+	for i := range ps {
+		if d := time.Duration(ps[i].Options.Int("poll_ms")) * time.Millisecond; d > 0 && ps[i].In && (pause == 0 || d < pause) {
+			pause = d
+		}
+	}
+	if pause == 0 {
+		return nil, func() {}
+	}
+	t := time.NewTimer(pause)
+	return t.C, func() { t.Stop() }
 }
 
 // A poller asks a server again and again for the addresses that binds have there.
 type poller struct {
 	*server
 	link   wrappers.Link
+	every  time.Duration // what the wrapper says
 	had    map[string]had
+	asked  map[string]time.Time // of the addresses of the last full round
 	rounds int
 	whole  bool // one round has listed everything since the binds changed
 	silent bool // the last round found the server down
@@ -204,7 +232,9 @@ const batchMost = 64
 // round asks for every address once. What is missing is reported as gone only when the server
 // is otherwise well: never when more than half of what it had is suddenly away, and only when
 // two rounds have missed it.
-func (p *poller) round(ctx context.Context) {
+//
+// Without all, only those are asked whose time has come.
+func (p *poller) round(ctx context.Context, all bool) {
 	addresses, err := p.addresses(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -212,8 +242,17 @@ func (p *poller) round(ctx context.Context) {
 		}
 		return
 	}
+	if !all {
+		addresses = p.due(addresses)
+	}
 	if len(addresses) == 0 {
 		return
+	}
+	known := 0
+	for _, a := range addresses {
+		if _, ok := p.had[a]; ok {
+			known++
+		}
 	}
 	// Only what is true now is compared with what was; the first round takes everything.
 	at := wrappers.Position{}
@@ -268,7 +307,7 @@ func (p *poller) round(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	switch well := len(gone) <= max(1, len(p.had)/2); {
+	switch well := len(gone) <= max(1, known/2); {
 	case len(gone) == 0:
 		p.empty = false
 	case well && failures == 0:
@@ -285,7 +324,7 @@ func (p *poller) round(ctx context.Context) {
 	case !well && !p.empty:
 		p.empty = true
 		p.link.Count("suddenly_empty", 1)
-		p.w.log().Warn("the server lacks most of what it had; nothing is deleted because of that", "server", p.base, "missing", len(gone), "of", len(p.had))
+		p.w.log().Warn("the server lacks most of what it had; nothing is deleted because of that", "server", p.base, "missing", len(gone), "of", known)
 	}
 	if !p.whole && failures == 0 && taken {
 		at.Snapshot = wrappers.SnapshotEnd
@@ -297,6 +336,27 @@ func (p *poller) round(ctx context.Context) {
 		return
 	}
 	report()
+}
+
+// due picks the addresses whose time has come.
+func (p *poller) due(addresses []string) []string {
+	ps, _ := p.w.patterns(p.link)
+	now := time.Now()
+	asked := make(map[string]time.Time, len(addresses))
+	var out []string
+	for _, a := range addresses {
+		every := p.interval(ps, a)
+		last, ok := p.asked[a]
+		// A little early rather than a whole round late.
+		if every == 0 || ok && p.whole && now.Sub(last) < every-every/10 {
+			asked[a] = last
+			continue
+		}
+		asked[a] = now
+		out = append(out, a)
+	}
+	p.asked = asked
+	return out
 }
 
 func (p *poller) forgetTags() {
@@ -366,13 +426,13 @@ func (p *poller) say(ctx context.Context, failures, of int, last error) {
 
 // stream listens to a stream of Server-Sent Events. An event whose data has an href names the
 // address that changed; any other says that something has. Each connection begins with a round, so
-// that nothing is missed in between; every, if not 0, asks for everything again from time to time.
-func (p *poller) stream(ctx context.Context, path string, every time.Duration) {
+// that nothing is missed in between; polling asks for everything again from time to time.
+func (p *poller) stream(ctx context.Context, path string) {
 	var last string
 	pause := time.Second
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := p.listen(ctx, path, every, &last)
+		err := p.listen(ctx, path, &last)
 		if time.Since(began) > time.Minute {
 			pause = time.Second
 		}
@@ -392,7 +452,7 @@ func (p *poller) stream(ctx context.Context, path string, every time.Duration) {
 // lineMost bounds a line of an event stream.
 const lineMost = 256 << 10
 
-func (p *poller) listen(ctx context.Context, path string, every time.Duration, last *string) error {
+func (p *poller) listen(ctx context.Context, path string, last *string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	h := http.Header{"Accept": {eventStream}, "Cache-Control": {"no-store"}}
@@ -414,23 +474,22 @@ func (p *poller) listen(ctx context.Context, path string, every time.Duration, l
 	heard := make(chan string)
 	ended := make(chan error, 1)
 	go func() { ended <- readEvents(ctx, resp.Body, heard, last) }()
-	p.round(ctx)
-	var tick <-chan time.Time
-	if every > 0 {
-		t := time.NewTicker(every)
-		defer t.Stop()
-		tick = t.C
-	}
+	p.round(ctx, true)
+	tick, stop := p.next()
+	defer func() { stop() }()
 	for {
 		_, reloaded := p.link.Patterns()
 		select {
 		case data := <-heard:
 			p.heard(ctx, data)
 		case <-tick:
-			p.round(ctx)
+			tick, stop = p.next()
+			p.round(ctx, false)
 		case <-reloaded:
 			p.whole = false
-			p.round(ctx)
+			stop()
+			tick, stop = p.next()
+			p.round(ctx, true)
 		case err := <-ended:
 			return err
 		}
@@ -479,7 +538,7 @@ func (p *poller) heard(ctx context.Context, data string) {
 		Href string `json:"href"`
 	}
 	if json.Unmarshal([]byte(data), &e) != nil || e.Href == "" {
-		p.round(ctx)
+		p.round(ctx, true)
 		return
 	}
 	address, err := canonical(pathOf(e.Href))
@@ -508,6 +567,6 @@ func (p *poller) heard(ctx context.Context, data string) {
 	}
 	if err := p.link.Seen(ctx, wrappers.Position{}, []wrappers.Observation{*o}); err != nil && ctx.Err() == nil {
 		p.w.log().Warn("events", "address", address, "err", err)
-		p.round(ctx)
+		p.round(ctx, true)
 	}
 }

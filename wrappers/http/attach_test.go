@@ -109,6 +109,29 @@ func TestPollHearsOfChangesAndDeletes(t *testing.T) {
 	}
 }
 
+// A bind says by itself how often its addresses are asked for.
+func TestPollOfABind(t *testing.T) {
+	b := newBackend(t)
+	link := wrappertest.NewLink("/fast", "/slow", "/never")
+	ps, _ := link.Patterns()
+	ps = slices.Clone(ps)
+	ps[0].Options = wrappers.Options{"poll_ms": int64(5)}
+	ps[1].Options = wrappers.Options{"poll_ms": int64(3600_000)}
+	link.SetPatterns(ps...)
+	b.Set("/fast", []byte(`{"v":1}`))
+	b.Set("/slow", []byte(`{"v":1}`))
+	b.Set("/never", []byte(`{"v":1}`))
+	attachedTo(t, b, link, func(c *wrappers.Config) { c.Options["poll_ms"] = int64(0) })
+	b.rounds(t, "/fast", 5)
+	asked := map[string]int{}
+	for _, r := range b.requests() {
+		asked[r]++
+	}
+	if asked["GET /slow"] != 1 || asked["GET /never"] != 0 {
+		t.Errorf("asked: %v", asked)
+	}
+}
+
 func TestPollSuddenlyEmptySourceIsNoMassDelete(t *testing.T) {
 	b := newBackend(t)
 	link := newLink()

@@ -21,6 +21,7 @@ var Protocol = wrappers.Protocol{
 	Name:     "http",
 	Syntax:   syntax,
 	Messages: true,
+	Replies:  true,
 	Schemes:  []wrappers.Scheme{{Name: "http", Port: 80}, {Name: "https", Port: 443, TLS: true}},
 	Settings: []wrappers.Setting{
 		{Name: "poll_ms", Kind: wrappers.IntSetting, Default: int64(-1), Min: -1, Max: 24 * 3600 * 1000,

@@ -42,6 +42,12 @@ const settleFor = 2 * time.Millisecond
 func (v *virtual) events(w http.ResponseWriter, r *http.Request, op wrappers.Operation, prefix bool) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
+	if !prefix { // below a prefix the client is told what it may read
+		if err := v.link.May(wrappers.Read, "", op.Address, op.Who); err != nil {
+			v.refuse(w, r, op, err)
+			return
+		}
+	}
 	from := wrappers.Cursor(r.Header.Get("Last-Event-ID"))
 	changes := v.link.Follow(ctx, wrappers.Notify, from)
 
@@ -84,7 +90,7 @@ func (v *virtual) events(w http.ResponseWriter, r *http.Request, op wrappers.Ope
 				ended <- err
 				return
 			}
-			if c.Address != op.Address && !(prefix && strings.HasPrefix(c.Address, op.Address)) {
+			if c.Address != op.Address && !(prefix && strings.HasPrefix(c.Address, op.Address)) || v.link.May(wrappers.Read, "", c.Address, op.Who) != nil {
 				continue
 			}
 			select {

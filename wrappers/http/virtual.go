@@ -327,8 +327,7 @@ func (v *virtual) write(w http.ResponseWriter, r *http.Request, op wrappers.Oper
 	h := w.Header()
 	if res.Waiting {
 		// A tag would be of what is there now, and not of what was sent (RFC 9110, section 8.8.3).
-		h.Set("Content-Length", "0")
-		w.WriteHeader(http.StatusAccepted)
+		conclude(w, http.StatusAccepted, res.Payload)
 		return
 	}
 	if tag := etag(res.Version); tag != "" && op.Verb != wrappers.Delete {
@@ -336,11 +335,28 @@ func (v *virtual) write(w http.ResponseWriter, r *http.Request, op wrappers.Oper
 	}
 	if res.Created {
 		h.Set("Location", target(op.Address))
-		h.Set("Content-Length", "0")
-		w.WriteHeader(http.StatusCreated)
+		conclude(w, http.StatusCreated, res.Payload)
 		return
 	}
-	w.WriteHeader(http.StatusNoContent)
+	if res.Payload.Raw == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	conclude(w, http.StatusOK, res.Payload)
+}
+
+// conclude ends a write with the body that its bind makes, if it makes one.
+func conclude(w http.ResponseWriter, code int, p wrappers.Payload) {
+	h := w.Header()
+	if p.Raw != nil {
+		h.Set("Content-Type", mediaType(p))
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(p.Raw)))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+	w.WriteHeader(code)
+	_, _ = w.Write(p.Raw) // the peer may be gone; the write is done
 }
 
 // payloadType is the media type a body was given on purpose: a form is what curl calls any -d.

@@ -448,3 +448,50 @@ func TestVirtualCurl(t *testing.T) {
 		t.Errorf("curl's -d is taken for a form: %s", got)
 	}
 }
+
+// What a peer may not read it is neither given nor told of, and who may not is told so.
+func TestVirtualAccess(t *testing.T) {
+	basic := "Basic YW5uOnNlY3JldA==" // ann:secret
+	link := newLink()
+	link.PushPut("/v1/berlin/a", `{"value":1}`)
+	link.PushPut("/v1/berlin/secret", `{"value":2}`)
+	link.RefuseIf(func(verb wrappers.Verb, address string, who wrappers.Who) bool {
+		return address == "/v1/berlin/secret" || verb.Writes() && !who.Verified
+	})
+	c := virtualAt(t, link, func(c *wrappers.Config) { c.Logon, c.Anonymous = users{"ann", "secret"}, wrappers.WriteAccess })
+	for _, tt := range []struct {
+		method, path string
+		auth         string
+		want         int
+	}{
+		{"GET", "/v1/berlin/a", "", 200}, {"GET", "/v1/berlin/secret", "", 401}, {"GET", "/v1/berlin/secret", basic, 403},
+		{"PUT", "/v1/berlin/a", "", 401}, {"PUT", "/v1/berlin/a", basic, 204}, {"PUT", "/v1/berlin/secret", basic, 403},
+	} {
+		var headers []string
+		if tt.auth != "" {
+			headers = []string{"Authorization", tt.auth}
+		}
+		resp, body := ask(t, c, tt.want, tt.method, tt.path, map[string]string{"PUT": `{"value":3}`}[tt.method], headers...)
+		if tt.want >= 400 && (resp.Header.Get("Content-Type") != "application/problem+json" || tt.want == 403 && !strings.Contains(body, "may not")) {
+			t.Errorf("%s %s: %s %s", tt.method, tt.path, resp.Header.Get("Content-Type"), body)
+		}
+		if (tt.want == 401) != (resp.Header.Get("WWW-Authenticate") != "") {
+			t.Errorf("%s %s: WWW-Authenticate: %q", tt.method, tt.path, resp.Header.Get("WWW-Authenticate"))
+		}
+	}
+	if _, body := ask(t, c, 200, "GET", "/v1/berlin/", ""); strings.Contains(body, "secret") {
+		t.Errorf("the list: %s", body)
+	}
+	if _, err := c.stream("/v1/berlin/secret"); err == nil {
+		t.Error("a stream of what it may not read")
+	}
+	events, err := c.stream("/v1/berlin/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link.PushPut("/v1/berlin/secret", `{"value":4}`)
+	link.PushPut("/v1/berlin/a", `{"value":5}`)
+	if e := next(t, events); !strings.Contains(e.data, "/v1/berlin/a") {
+		t.Errorf("the stream of the prefix: %+v", e)
+	}
+}

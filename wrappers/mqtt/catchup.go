@@ -23,18 +23,23 @@ type group struct {
 	room    chan struct{} // wakes the feeder: a member has room, or came
 }
 
-// hand gives e to the next member that has room; false when none has.
+// hand gives e to the next member that may hear it and has room; false when none has. What no member may hear is handed.
 func (g *group) hand(e *entry) bool {
+	secret := true
 	for range g.members {
 		g.turn = (g.turn + 1) % len(g.members)
 		sub := g.members[g.turn]
+		if !sub.session.mayHear(e) {
+			continue
+		}
+		secret = false
 		d := delivery{entry: e, share: g}
 		d.merge(sub)
 		if sub.session.offer(d) {
 			return true
 		}
 	}
-	return false
+	return secret && len(g.members) > 0
 }
 
 // join adds a member. b.mu is held.

@@ -225,7 +225,10 @@ func (p *passage) published(b []byte, at, head, size int) (st relay.Step, stop b
 		return relay.Step{}, false, nil
 	}
 	if !mapped {
-		return p.unmapped(at, size, name, &pub)
+		return p.refusePublish(at, size, name, &pub, codeBadTopic, wrappers.Refuse(wrappers.ErrUnmapped, fmt.Sprintf("no bind maps %q", name)))
+	}
+	if err := s.link.May(verbOf(&pub), "", name, p.who); err != nil {
+		return p.refusePublish(at, size, name, &pub, codeNotAuthorized, err)
 	}
 	if !s.owed.holds(name) {
 		if at > 0 {
@@ -287,10 +290,18 @@ func (p *passage) awaitFeed(topic string, qos byte) error {
 	return wrappers.Refuse(wrappers.ErrUnavailable, "the gateway has no subscription at the broker yet")
 }
 
-// unmapped refuses a publish that no bind maps, where the wrapper says so.
-func (p *passage) unmapped(at, size int, topic string, pub *publish) (relay.Step, bool, error) {
+// verbOf is what a PUBLISH does to its topic: a retained one without a payload clears it (MQTT 5.0, section 3.3.1.3).
+func verbOf(pub *publish) wrappers.Verb {
+	if pub.retain && len(pub.payload) == 0 {
+		return wrappers.Delete
+	}
+	return wrappers.Message
+}
+
+// refusePublish answers a publish that is not forwarded: one that no bind maps, where the wrapper says so, or that its
+// client may not make.
+func (p *passage) refusePublish(at, size int, topic string, pub *publish, code byte, why error) (relay.Step, bool, error) {
 	s := p.side
-	why := wrappers.Refuse(wrappers.ErrUnmapped, fmt.Sprintf("no bind maps %q", topic))
 	s.link.Count("refused_publishes", 1)
 	s.link.Tap(wrappers.Operation{Verb: wrappers.Message, Address: string([]byte(topic)), Payload: wrappers.Payload{Raw: pub.payload}, Who: p.who}, why.Error())
 	if p.level != level5 {
@@ -301,7 +312,7 @@ func (p *passage) unmapped(at, size int, topic string, pub *publish) (relay.Step
 		if pub.qos == 2 {
 			kind = typePubrec
 		}
-		if err := p.ses.ToClient(appendAck(nil, kind, true, pub.id, codeBadTopic, wrappers.Reason(why))); err != nil {
+		if err := p.ses.ToClient(appendAck(nil, kind, true, pub.id, code, wrappers.Reason(why))); err != nil {
 			return relay.Step{}, true, err
 		}
 	}

@@ -249,6 +249,44 @@ func TestRefuseUnmapped(t *testing.T) {
 	}
 }
 
+// TestRelayAccess: a publish that its client may not make does not reach the broker.
+func TestRelayAccess(t *testing.T) {
+	b := startScripted(t, nil)
+	link := newLink()
+	link.RefuseIf(func(verb wrappers.Verb, address string, who wrappers.Who) bool {
+		return verb.Writes() && who.Principal != "mqtt/floor:ann" && address == "sensors/a/b"
+	})
+	rig := startRelay(t, link, b.addr(), func(c *wrappers.Config) { c.Options = wrappers.Options{"capture": "async"} })
+	p := connectPeer(t, rig.Addr, connect{clean: true, clientID: []byte("five")})
+	p.connack()
+	for qos := byte(1); qos <= 2; qos++ {
+		if code, err := p.publish(msg("sensors/a/b", "secret", qos)); code != codeNotAuthorized || err != nil {
+			t.Errorf("QoS %d: got 0x%02x %v, want 0x%02x", qos, code, err, codeNotAuthorized)
+		}
+	}
+	if code, err := p.publish(msg("sensors/a/c", "1", 1)); code != 0 || err != nil {
+		t.Errorf("what it may: got 0x%02x %v", code, err)
+	}
+	ann := connectPeer(t, rig.Addr, connect{clean: true, clientID: []byte("ann"), hasUser: true, user: []byte("ann")})
+	ann.connack()
+	if code, err := ann.publish(msg("sensors/a/b", "1", 1)); code != 0 || err != nil {
+		t.Errorf("ann: got 0x%02x %v", code, err)
+	}
+	old := connectPeer(t, rig.Addr, connect{level: level311, clean: true, clientID: []byte("four")})
+	old.connack()
+	if _, err := old.publish(msg("sensors/a/b", "secret", 1)); err == nil {
+		t.Error("MQTT 3.1.1: the publish was acknowledged")
+	}
+	c := b.await("the client", func(c *scriptedConn) bool { return c.id == "five" })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, k := range c.got {
+		if k.kind() == typePublish && bytes.Contains(k.body, []byte("secret")) {
+			t.Error("the broker got it")
+		}
+	}
+}
+
 // TestAnnouncedSize: 250 MB announced to a mapped topic end the peer's session; to another topic
 // they pass, and neither costs memory.
 func TestAnnouncedSize(t *testing.T) {

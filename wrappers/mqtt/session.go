@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/spooksystems/gateway/wrappers"
 )
 
 // A session is what the broker knows of one client, present or absent (MQTT 5.0, section 4.1).
@@ -93,7 +95,12 @@ func (s *session) match(e *entry) (d delivery, ok bool) {
 			ok = true
 		}
 	}
-	return d, ok
+	return d, ok && s.mayHear(e)
+}
+
+// mayHear tells whether the client may read what an entry tells. broker.mu is held.
+func (s *session) mayHear(e *entry) bool {
+	return s.conn == nil || s.broker.link.May(wrappers.Read, "", e.address, s.conn.who) == nil
 }
 
 // A flight is a QoS 1 or 2 message that the client has not acknowledged in full.

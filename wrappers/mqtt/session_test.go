@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -682,4 +683,57 @@ func TestTLS(t *testing.T) {
 	if n := len(link.Candidates(wrappertest.ViaSeen)); n != 1 {
 		t.Errorf("%d candidates, want 1", n)
 	}
+}
+
+// TestAccess: what a client may not publish is refused in its version's words, and what it may not read it is not told.
+func TestAccess(t *testing.T) {
+	link := newLink()
+	link.RefuseIf(func(verb wrappers.Verb, address string, who wrappers.Who) bool {
+		return who.Principal != "ann" && strings.HasPrefix(address, "sensors/secret/")
+	})
+	rig := startVirtual(t, link, func(c *wrappers.Config) { c.Logon = oneUser{} })
+	ann := in(t, rig.Addr, connect{clean: true, hasUser: true, user: []byte("ann"), hasPass: true, password: []byte("secret")})
+	if code, err := ann.publish(msg("sensors/secret/a", "1", 1)); code != 0 || err != nil {
+		t.Fatalf("ann: 0x%02x %v", code, err)
+	}
+	p := in(t, rig.Addr, connect{clean: true})
+	for qos := byte(1); qos <= 2; qos++ {
+		if code, err := p.publish(msg("sensors/secret/a", "2", qos)); code != codeNotAuthorized || err != nil {
+			t.Errorf("QoS %d: 0x%02x %v, want 0x%02x", qos, code, err, codeNotAuthorized)
+		}
+	}
+	old := in(t, rig.Addr, connect{clean: true, level: level311})
+	if _, err := old.publish(msg("sensors/secret/a", "2", 1)); err == nil {
+		t.Error("MQTT 3.1.1: the publish was acknowledged")
+	}
+	suback := func(p *peer, filters ...request) []byte {
+		p.send(appendSubscribe(nil, p.v5(), typeSubscribe, &subscribe{id: 7, requests: filters}))
+		_, codes, err := parseSuback(p.need(typeSuback).body, p.v5())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return codes
+	}
+	if got, want := suback(p, request{"sensors/secret/a", 1}, request{"sensors/#", 1}), []byte{codeNotAuthorized, 1}; !bytes.Equal(got, want) {
+		t.Errorf("SUBACK: got %x, want %x", got, want)
+	}
+	three := in(t, rig.Addr, connect{clean: true, level: level311})
+	if got, want := suback(three, request{"sensors/secret/a", 1}), []byte{0x80}; !bytes.Equal(got, want) {
+		t.Errorf("SUBACK of 3.1.1: got %x, want %x", got, want)
+	}
+	a := in(t, rig.Addr, connect{clean: true, hasUser: true, user: []byte("ann"), hasPass: true, password: []byte("secret")})
+	a.subscribe(request{"sensors/#", 1})
+	if m := a.messages(1)[0]; string(m.topic) != "sensors/secret/a" || !m.retain {
+		t.Errorf("ann got %q", m.topic)
+	}
+	shared := in(t, rig.Addr, connect{clean: true})
+	shared.subscribe(request{"$share/s/sensors/#", 1})
+	link.PushPut("sensors/secret/a", "3")
+	link.PushPut("sensors/open/a", "4")
+	for name, who := range map[string]*peer{"a subscriber": p, "a shared one": shared} {
+		if m := who.messages(1)[0]; string(m.topic) != "sensors/open/a" {
+			t.Errorf("%s got %q first", name, m.topic)
+		}
+	}
+	a.messages(3)
 }

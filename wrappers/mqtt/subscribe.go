@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spooksystems/gateway/wrappers"
@@ -75,6 +76,9 @@ func (b *broker) subscribe(s *session, r request, id int, patterns []wrappers.Pa
 	}
 	if !slices.ContainsFunc(patterns, func(p wrappers.Pattern) bool { return filterMeets(topics, p.Segments) }) {
 		return codeBadFilter, nil
+	}
+	if !strings.ContainsAny(topics, "+#") && b.link.May(wrappers.Read, "", topics, s.conn.who) != nil {
+		return codeNotAuthorized, nil // of a filter with wildcards the client hears what it may
 	}
 	former := s.subs[r.filter]
 	if former == nil && len(s.subs) >= b.opt.maxSubs {

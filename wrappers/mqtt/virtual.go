@@ -264,6 +264,9 @@ func (b *broker) route(e *entry) {
 				continue
 			}
 			if s.hitAt != e.seq {
+				if !s.mayHear(e) {
+					continue
+				}
 				s.hitAt, s.hit = e.seq, delivery{entry: e}
 				b.hits = append(b.hits, s)
 			}

@@ -120,6 +120,9 @@ func (l *Link) check(op *wrappers.Operation) error {
 	if !l.maps(op.Verb, op.Server, op.Address) {
 		return wrappers.Refuse(wrappers.ErrUnmapped, "no bind maps "+op.Address)
 	}
+	if err := l.may(op.Verb, op.Address, op.Who); err != nil {
+		return err
+	}
 	c := l.cells[place{op.Server, op.Address}]
 	exists := c != nil && c.exists
 	var version wrappers.Version
@@ -148,7 +151,7 @@ func (l *Link) list(op wrappers.Operation) (wrappers.Result, error) {
 	var items []wrappers.Item
 	for at, c := range l.cells {
 		rest, below := strings.CutPrefix(at.address, op.Address)
-		if !below || !c.exists || at.server != op.Server || rest == "" {
+		if !below || !c.exists || at.server != op.Server || rest == "" || l.may(wrappers.Read, at.address, op.Who) != nil {
 			continue
 		}
 		if op.Address == "" {

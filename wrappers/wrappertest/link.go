@@ -22,6 +22,7 @@ type Link struct {
 	changed chan struct{} // closed and replaced at every event
 
 	mapped   func(verb wrappers.Verb, server, address string) bool
+	refused  func(verb wrappers.Verb, address string, who wrappers.Who) bool
 	patterns []wrappers.Pattern
 	reload   chan struct{}
 
@@ -128,6 +129,27 @@ func (l *Link) MapIf(f func(verb wrappers.Verb, server, address string) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mapped = f
+}
+
+// RefuseIf makes the link deny what f says.
+func (l *Link) RefuseIf(f func(verb wrappers.Verb, address string, who wrappers.Who) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refused = f
+}
+
+// May implements wrappers.Link.
+func (l *Link) May(verb wrappers.Verb, _, address string, who wrappers.Who) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.may(verb, address, who)
+}
+
+func (l *Link) may(verb wrappers.Verb, address string, who wrappers.Who) error {
+	if l.refused != nil && l.refused(verb, address, who) {
+		return wrappers.Refuse(wrappers.ErrDenied, fmt.Sprintf("%q may not %s %s", who.Principal, verb, address))
+	}
+	return nil
 }
 
 // Maps implements wrappers.Link.

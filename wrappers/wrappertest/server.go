@@ -21,6 +21,9 @@ func (l *Link) Begin(ctx context.Context, op wrappers.Operation) (wrappers.Inten
 	if !l.Maps(op.Verb, op.Server, op.Address) {
 		return nil, wrappers.ErrUnmapped
 	}
+	if err := l.May(op.Verb, op.Server, op.Address, op.Who); err != nil {
+		return nil, err
+	}
 	if err := l.enter(ctx, CallBegin); err != nil {
 		return nil, err
 	}
