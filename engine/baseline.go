@@ -67,6 +67,7 @@ type ShownField struct {
 	Field string
 	Value Value
 	Meter bool // the address reports a sum and is never told one: the value is its own reading, whatever the register has
+	Never bool // the address is never told the field: it was made of the message, and says nothing of whose that is
 }
 
 // FirstContact says who wins where both sides have a value and neither is known to have seen the other's.
@@ -129,6 +130,24 @@ func (b *Baseline) set(f BaselineField) {
 		return
 	}
 	b.Fields = slices.Insert(b.Fields, i, f)
+}
+
+// Carried is the baseline without the fields that carries says no to. It is for comparing only.
+func (b *Baseline) Carried(carries func(field string) bool) Baseline {
+	only := func(fields []BaselineField) []BaselineField {
+		if !slices.ContainsFunc(fields, func(f BaselineField) bool { return !carries(f.Field) }) {
+			return fields
+		}
+		return slices.DeleteFunc(slices.Clone(fields), func(f BaselineField) bool { return !carries(f.Field) })
+	}
+	out := *b
+	out.Fields = only(b.Fields)
+	if n := len(b.Sent); n > 0 {
+		last := b.Sent[n-1]
+		last.Fields = only(last.Fields)
+		out.Sent = []Sent{last}
+	}
+	return out
 }
 
 // Holds tells whether the server is known to have, once it shows all that it took, exactly these
@@ -440,7 +459,7 @@ func (w Sent) Shows(s Shown) bool {
 	}
 	n := 0
 	for _, f := range s.Fields {
-		if f.Value.IsAbsent() {
+		if f.Value.IsAbsent() || f.Never {
 			continue
 		}
 		n++

@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"regexp"
 	"slices"
@@ -264,12 +266,9 @@ func declarationRegister(template string) string {
 // rule at a restart.
 func (e *Engine) Declare(ctx context.Context, declarations []Declaration) error {
 	local := map[string]string{}
-	published := map[string]string{}
-	for r, err := range e.EachKept(publishedTable, "") {
-		if err != nil {
-			return err
-		}
-		published[r.Key] = string(r.Value)
+	published, err := e.published()
+	if err != nil {
+		return err
 	}
 	var ops []Op
 	var keep []Record
@@ -283,8 +282,7 @@ func (e *Engine) Declare(ctx context.Context, declarations []Declaration) error 
 		}
 		local[d.Template] = d.Source
 		v := declarationValue(*d)
-		sum := sha256.Sum256(v.AppendCBOR(nil))
-		hash := hex.EncodeToString(sum[:])
+		hash := declarationHash(v)
 		register := declarationRegister(d.Template)
 		if published[d.Template] == hash {
 			delete(published, d.Template)
@@ -327,6 +325,87 @@ func (e *Engine) Declare(ctx context.Context, declarations []Declaration) error 
 	}
 	e.compareRules(declarations)
 	return nil
+}
+
+// Preview yields the registers whose value would be another one if these were Declare'd: After is what they would show,
+// and Changed says in what. Nothing is changed.
+func (e *Engine) Preview(ctx context.Context, declarations []Declaration) iter.Seq2[QDelta, error] {
+	return func(yield func(QDelta, error) bool) {
+		published, err := e.published()
+		if err != nil {
+			yield(QDelta{}, err)
+			return
+		}
+		was := e.rules.Load()
+		would := was
+		for i := range declarations {
+			d := &declarations[i]
+			v := declarationValue(*d)
+			if published[d.Template] != declarationHash(v) {
+				if would, err = would.with(declarationRegister(d.Template), StateBlock{Exists: true, Value: v}); err != nil {
+					yield(QDelta{}, err)
+					return
+				}
+			}
+			delete(published, d.Template)
+		}
+		for template := range published {
+			if would, err = would.with(declarationRegister(template), StateBlock{}); err != nil {
+				yield(QDelta{}, err)
+				return
+			}
+		}
+		if would == was {
+			return
+		}
+		for b, err := range e.List(ctx, "", "", 0) {
+			if err != nil {
+				yield(QDelta{}, err)
+				return
+			}
+			after, err := e.preview(b.Register, would)
+			if err != nil {
+				yield(QDelta{}, err)
+				return
+			}
+			if d := (QDelta{Of: 1, Before: b.ID, After: after, Changed: changes(&b, &after), Deleted: !after.Exists}); len(d.Changed) > 0 || d.Deleted {
+				if !yield(d, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// preview is a register as it would show under other rules. Those of a group can't move, and all their fields are latest.
+func (e *Engine) preview(name string, rules *ruleTable) (StateBlock, error) {
+	if err := e.enter(); err != nil {
+		return StateBlock{}, err
+	}
+	defer e.leave()
+	v, err := e.committed(name)
+	if err != nil || v == nil || e.unitOf(v) != "" {
+		b, err2 := e.shown(name)
+		return b, errors.Join(err, err2)
+	}
+	return e.project(v.name, v, v.reg, rules.decl(v.name), e.heard()), nil
+}
+
+// published is what this node has published: the hash of each declaration by its template.
+func (e *Engine) published() (map[string]string, error) {
+	out := map[string]string{}
+	for r, err := range e.EachKept(publishedTable, "") {
+		if err != nil {
+			return nil, err
+		}
+		out[r.Key] = string(r.Value)
+	}
+	return out, nil
+}
+
+func declarationHash(v Value) string {
+	sum := sha256.Sum256(v.AppendCBOR(nil))
+	return hex.EncodeToString(sum[:])
 }
 
 // publishedTable has what this node has published, as the hash of each declaration by its template.

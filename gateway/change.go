@@ -57,7 +57,7 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 		Server: d.server, Address: d.address, Version: version(st), Previous: wrappers.Version(base.Version),
 		Cursor: wrappers.Cursor(engine.Cursor{Log: b.logID.Load(), Ordinal: st.Ordinal}.String()), Options: p.Bind.Options(),
 	}
-	if d.read || !l.info.Protocol.Feed && p.Bind.Inward() && !p.Bind.Events() && (!known || base.Bind != p.Bind.Hash()) && !b.compared(d.spot, p.Bind) {
+	if d.read || !l.info.Protocol.Feed && askFirst(p.Bind, &base, known) && !b.compared(d.spot, p.Bind) {
 		c.ReadBack, d.read = true, true
 		return b.fly(d, p.Bind, c), true, nil
 	}
@@ -84,22 +84,17 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 			return wrappers.Change{}, false, err
 		}
 	}
-	fields := shownFields(p.Bind.Mapped(d.register, st))
-	gone := !st.Exists || len(fields) == 0 && !p.Bind.Open()
-	hidden := !gone && !p.Bind.There(st) // the address goes, and that says something of the register
-	if (gone || hidden) && p.Bind.OnDelete() == "ignore" {
+	fields, gone, owed := owes(p.Bind, &base, st)
+	if leaves(p.Bind, st, gone) || !owed && !d.force && d.told == 0 {
 		return wrappers.Change{}, false, nil
 	}
-	if !d.force && d.told == 0 && base.Holds(fields, gone) {
-		return wrappers.Change{}, false, nil
-	}
-	if every := p.Bind.Every(); every > 0 && !d.force && b.tooSoon(d, every) {
+	if every := p.Bind.Every(); every > 0 && l.paced && !d.force && b.tooSoon(d, every) {
 		return wrappers.Change{}, false, errWaits // what has come until then is written then
 	}
 	d.sent = engine.Stored(fields, st)
 	d.sent.Gone = gone
 	d.version = st
-	c.Gone = gone || hidden
+	c.Gone = gone || !p.Bind.There(st) // the address goes, and that says something of the register
 	c.Create = !known || base.Holds(nil, true)
 	if gone && p.Bind.Marks() {
 		if c.Create {
@@ -160,6 +155,31 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 		l.keepQuietly(l.base.sending(d.spot, base))
 	}
 	return b.fly(d, p.Bind, c), true, nil
+}
+
+// askFirst tells whether a server without a feed has to say what it has before anything is written to an address.
+func askFirst(b *mapping.Bind, base *engine.Baseline, known bool) bool {
+	return b.Inward() && !b.Events() && (!known || base.Bind != b.Hash())
+}
+
+// owes tells what an address has to have of a register, or that it has to go, and whether its server lacks that.
+func owes(b *mapping.Bind, base *engine.Baseline, st engine.StateBlock) (fields []engine.ShownField, gone, owed bool) {
+	fields = shownFields(b.Mapped(st.Register, st))
+	gone = !st.Exists || len(fields) == 0 && !b.Open()
+	if leaves(b, st, gone) {
+		return nil, gone, false
+	}
+	if !gone {
+		// What the address is never told is no reason to write there.
+		carried := base.Carried(b.Carries)
+		base = &carried
+	}
+	return fields, gone, !base.Holds(fields, gone)
+}
+
+// leaves tells whether an address stays as it is since its register, or what is there of it, is gone.
+func leaves(b *mapping.Bind, st engine.StateBlock, gone bool) bool {
+	return b.OnDelete() == "ignore" && (gone || !b.There(st))
 }
 
 // undecided tells whether the server shows something that waits to be collapsed.

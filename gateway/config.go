@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/spooksystems/gateway/mapping"
@@ -25,6 +26,8 @@ type Config struct {
 
 	Set    *mapping.Set
 	Policy *Policy // nil: nothing is restricted
+	// Implied are the wrappers that stand for a gateway.hcl where there is none.
+	Implied []LinkInfo
 	// Hash is over the text of all files: equal text, equal hash, on every machine.
 	Hash string
 }
@@ -59,6 +62,22 @@ type UpstreamBlock struct {
 	User     string
 	Password Secret
 	TLS      *DialTLS // nil: plain
+}
+
+// Links are what the wrappers' doors are opened with.
+func (c *Config) Links() []LinkInfo {
+	out := slices.Clone(c.Implied)
+	for i := range c.Wrappers {
+		out = append(out, c.Wrappers[i].link())
+	}
+	return out
+}
+
+func (w *WrapperBlock) link() LinkInfo {
+	return LinkInfo{
+		Protocol: w.Protocol, Name: w.Name, Relay: w.Relay(), Attached: w.Attached(),
+		CaptureWait: w.CaptureWait, Anonymous: w.Anonymous,
+	}
 }
 
 // Relay, Virtual and Attached are the three ways to stand.

@@ -100,6 +100,7 @@ func LoadConfig(req LoadRequest) (*Config, diag.Diagnostics) {
 	if req.Implied {
 		for _, p := range req.Protocols {
 			l.infos = append(l.infos, mapping.WrapperInfo{Protocol: p, Name: p.Name, Upstream: true, Listens: true})
+			l.config.Implied = append(l.config.Implied, LinkInfo{Protocol: p, Name: p.Name, Anonymous: wrappers.WriteAccess})
 		}
 	}
 	l.mappings()
@@ -171,6 +172,12 @@ var rootSchema = diag.Schema{
 	},
 }
 
+var (
+	logSchema    = diag.Schema{What: "log", Attrs: []string{"level", "format"}}
+	daemonSchema = diag.Schema{What: "daemon", Attrs: []string{"socket", "websocket"}, Later: []string{"tls", "token", "origins"}}
+	userSchema   = diag.Schema{What: "user", Attrs: []string{"password", "keys", "as"}}
+)
+
 func (l *loader) defaults() {
 	c := l.config
 	c.Data = relativeTo(l.dir, defaultData)
@@ -186,7 +193,7 @@ func (l *loader) gateway(body *hclsyntax.Body) {
 	own := *body
 	own.Blocks = nil
 	for _, b := range body.Blocks {
-		if b.Type == "register" || b.Type == "bind" || b.Type == "ignore" {
+		if b.Type == "register" || b.Type == "bind" || b.Type == "ignore" || b.Type == "test" {
 			l.errorAt(b.TypeRange, b.Type+" stands in the wrong file", "It belongs into a mapping, mappings.d/*.hcl.")
 			continue
 		}
@@ -264,7 +271,7 @@ func (l *loader) domains(attr *hclsyntax.Attribute) {
 }
 
 func (l *loader) log(b *hclsyntax.Block) {
-	content := l.Decode(b.Body, b.DefRange(), diag.Schema{What: "log", Attrs: []string{"level", "format"}})
+	content := l.Decode(b.Body, b.DefRange(), logSchema)
 	var word string
 	if l.choice(content.Attrs["level"], []string{"debug", "info", "warn", "error"}, &word) {
 		_ = l.config.Log.Level.UnmarshalText([]byte(word)) // the words are slog's
@@ -275,7 +282,7 @@ func (l *loader) log(b *hclsyntax.Block) {
 }
 
 func (l *loader) daemon(b *hclsyntax.Block) {
-	content := l.Decode(b.Body, b.DefRange(), diag.Schema{What: "daemon", Attrs: []string{"socket", "websocket"}, Later: []string{"tls", "token", "origins"}})
+	content := l.Decode(b.Body, b.DefRange(), daemonSchema)
 	if a := content.Attrs["socket"]; l.text(a, &l.config.Daemon.Socket) {
 		switch path := l.config.Daemon.Socket; {
 		case path == "":
@@ -304,7 +311,7 @@ func (l *loader) user(b *hclsyntax.Block) {
 		return
 	}
 	l.at["user "+u.Name] = b.LabelRanges[0]
-	content := l.Decode(b.Body, b.DefRange(), diag.Schema{What: "user", Attrs: []string{"password", "keys", "as"}})
+	content := l.Decode(b.Body, b.DefRange(), userSchema)
 	if a := content.Attrs["password"]; l.secret(a, &u.Password) && u.Password.Empty() {
 		l.errorAt(a.NameRange, "empty password", "Nobody can log on with an empty password. Leave it out, or give one.")
 	}

@@ -58,10 +58,15 @@ func (w *wrapperReading) tls() {
 	}
 }
 
-func (w *wrapperReading) listenTLS(b *hclsyntax.Block) {
-	c := w.Decode(b.Body, b.DefRange(), diag.Schema{
+var (
+	listenTLSSchema = diag.Schema{
 		What: "tls of a listener", Attrs: []string{"cert", "key", "client_ca"}, Need: []string{"cert", "key"},
-	})
+	}
+	dialTLSSchema = diag.Schema{What: "tls of an upstream", Attrs: []string{"ca", "cert", "key", "server_name"}}
+)
+
+func (w *wrapperReading) listenTLS(b *hclsyntax.Block) {
+	c := w.Decode(b.Body, b.DefRange(), listenTLSSchema)
 	t := &ListenTLS{}
 	t.pair, t.CertFile, t.KeyFile, _ = w.certificate(c.Attrs["cert"], c.Attrs["key"])
 	t.ClientCA = w.authorities(c.Attrs["client_ca"])
@@ -69,7 +74,7 @@ func (w *wrapperReading) listenTLS(b *hclsyntax.Block) {
 }
 
 func (w *wrapperReading) dialTLS(b *hclsyntax.Block) {
-	c := w.Decode(b.Body, b.DefRange(), diag.Schema{What: "tls of an upstream", Attrs: []string{"ca", "cert", "key", "server_name"}})
+	c := w.Decode(b.Body, b.DefRange(), dialTLSSchema)
 	cert, key := c.Attrs["cert"], c.Attrs["key"]
 	t := DialTLS{CA: w.authorities(c.Attrs["ca"])}
 	w.text(c.Attrs["server_name"], &t.ServerName)

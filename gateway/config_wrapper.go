@@ -223,14 +223,18 @@ func (w *wrapperReading) credentials(user, password *hclsyntax.Attribute) {
 	}
 }
 
+var (
+	limitsSchema = diag.Schema{
+		What: "limits", Attrs: []string{"frame", "sessions", "per_host", "queue", "handshake", "idle"},
+	}
+)
+
 func (w *wrapperReading) limits() {
 	for _, b := range w.content.Blocks {
 		if b.Type != "limits" {
 			continue
 		}
-		c := w.Decode(b.Body, b.DefRange(), diag.Schema{
-			What: "limits", Attrs: []string{"frame", "sessions", "per_host", "queue", "handshake", "idle"},
-		})
+		c := w.Decode(b.Body, b.DefRange(), limitsSchema)
 		lim := &w.out.Limits
 		var n int64
 		var size uint64

@@ -21,6 +21,7 @@ func (g *Gateway) gatewayCalls() map[string]method {
 	calls["hello"] = g.callHello
 	calls["status"] = g.callStatus
 	calls["reload"] = g.callReload
+	calls["plan"] = g.callPlan
 	calls["parked"] = g.callParked
 	calls["retry"] = func(ctx context.Context, _ *session, p json.RawMessage) (any, error) {
 		return g.callParkedItem(ctx, p, func(ctx context.Context, id string) error { return g.domains.parkedItem(ctx, id, (*Links).Retry) })
@@ -175,9 +176,13 @@ func (r *reloadAnswer) shrunk() any {
 	return &small
 }
 
-func (g *Gateway) callReload(context.Context, *session, json.RawMessage) (any, error) {
+func (g *Gateway) callReload(_ context.Context, _ *session, params json.RawMessage) (any, error) {
+	var approve string
+	if err := wire.Members(params, wire.Member{Name: "approve", Into: &approve}); err != nil {
+		return nil, paramError(err)
+	}
 	// Not the caller's context: a reload that has begun is finished, whoever is still there.
-	r, found, err := g.Reload(context.Background())
+	r, found, err := g.Reload(context.Background(), approve)
 	out := &reloadAnswer{OK: err == nil, Reload: r, Diagnostics: found}
 	if found == nil {
 		out.Diagnostics = diag.Diagnostics{}

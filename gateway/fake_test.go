@@ -189,7 +189,7 @@ func (s *stage) configure(config string) { s.write("gateway.hcl", "data = \"data
 // reload must work.
 func (s *stage) reload() *Reload {
 	s.t.Helper()
-	r, found, err := s.g.Reload(s.t.Context())
+	r, found, err := s.g.Reload(s.t.Context(), "")
 	if err != nil {
 		s.t.Fatalf("reload: %v\n%v", err, found.Err())
 	}
@@ -200,7 +200,7 @@ func (s *stage) reload() *Reload {
 func (s *stage) refused() diag.Diagnostics {
 	s.t.Helper()
 	before := s.g.Status(s.t.Context())
-	_, found, err := s.g.Reload(s.t.Context())
+	_, found, err := s.g.Reload(s.t.Context(), "")
 	after := s.g.Status(s.t.Context())
 	if err == nil || before.Generation != after.Generation || before.Hash != after.Hash || after.ReloadError == "" {
 		s.t.Errorf("reload: got %v, generation %d (%s); want it refused", err, after.Generation, after.Hash)

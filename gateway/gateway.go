@@ -33,6 +33,8 @@ type Links struct {
 	log   *slog.Logger
 	emit  func(Event) // never nil, never blocks
 	count func(wrapper, event string, n int)
+	now   func() time.Time
+	paced bool
 	gen   atomic.Pointer[Generation]
 	linkSet
 }
@@ -43,6 +45,9 @@ type LinksOptions struct {
 	Log   *slog.Logger
 	Emit  func(Event)
 	Count func(wrapper, event string, n int)
+	Now   func() time.Time // what expressions know as `now`; nil: the wall clock
+	// Unpaced tells at once what `every` holds back: for trials, whose clock is not that of the wall.
+	Unpaced bool
 }
 
 // A LinkInfo is what a link knows of its wrapper block.

@@ -221,11 +221,27 @@ func (l *Links) Approve(ctx context.Context, source string) (wrappers []string, 
 	return wrappers, nil
 }
 
+// approvePlanned lets the first contacts of binds that somebody has approved by their plan run without stopping.
+func (l *Links) approvePlanned(ctx context.Context, binds []*mapping.Bind) error {
+	var records []engine.Record
+	for _, b := range binds {
+		for _, wrapper := range b.Wrappers() {
+			records = append(records, engine.Record{Table: tableApproved, Key: wrapper + "\x00" + b.ID(), Value: []byte(b.Hash())})
+		}
+	}
+	return kind(l.store.KeepRecords(ctx, true, records...))
+}
+
 // firstContact says who wins where both sides have a value for the first time.
 func (l *link) firstContact(b *mapping.Bind) engine.FirstContact {
 	if l.back.guarded(b) {
 		return engine.AskFirst
 	}
+	return firstContact(b)
+}
+
+// firstContact is what the bind itself says of that.
+func firstContact(b *mapping.Bind) engine.FirstContact {
 	switch b.First() {
 	case "source":
 		return engine.SourceFirst

@@ -266,10 +266,7 @@ func (g *Gateway) startWrapper(b WrapperBlock) {
 		close(r.done)
 		return
 	}
-	link, err := g.domains.open(LinkInfo{
-		Protocol: b.Protocol, Name: b.Name, Relay: b.Relay(), Attached: b.Attached(),
-		CaptureWait: b.CaptureWait, Anonymous: b.Anonymous,
-	})
+	link, err := g.domains.open(b.link())
 	if err != nil { // the engine is of no use any more, and says so itself
 		g.setState(r, stateFailed, err)
 		close(r.done)

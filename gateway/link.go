@@ -276,7 +276,7 @@ func (l *link) Count(event string, n int) { l.count(l.name, event, n) }
 
 // env is what expressions may know beyond the operation.
 func (l *link) env(ctx context.Context) mapping.Env {
-	return mapping.Env{Now: time.Now(), Register: func(name string) (engine.StateBlock, bool) {
+	return mapping.Env{Now: l.now(), Register: func(name string) (engine.StateBlock, bool) {
 		st, err := l.store.ReadState(ctx, name)
 		return st, err == nil && st.Exists
 	}}

@@ -56,7 +56,7 @@ func (t *turns) turn() {
 
 // NewLinks makes the doors to a store. Use must be called before Open.
 func NewLinks(o LinksOptions) *Links {
-	l := &Links{store: o.Store, log: o.Log, emit: o.Emit, count: o.Count}
+	l := &Links{store: o.Store, log: o.Log, emit: o.Emit, count: o.Count, now: o.Now, paced: !o.Unpaced}
 	l.byName = map[string]*link{}
 	l.intents.run = strconv.FormatInt(time.Now().UnixNano(), 36)
 	if l.log == nil {
@@ -64,6 +64,9 @@ func NewLinks(o LinksOptions) *Links {
 	}
 	if l.emit == nil {
 		l.emit = func(Event) {}
+	}
+	if l.now == nil {
+		l.now = time.Now
 	}
 	if l.count == nil {
 		l.count = func(string, string, int) {}
@@ -171,4 +174,19 @@ func (l *Links) Lag() []LagStatus {
 		out = append(out, LagStatus{Wrapper: on.name, Behind: newest.Ordinal - min(observed, newest.Ordinal), Waiting: waiting})
 	}
 	return out
+}
+
+// Resting tells whether nothing is under way between registers and servers: every commit was looked at, every server
+// told, every first contact made. What is parked or in conflict rests.
+func (l *Links) Resting(ctx context.Context) (bool, error) {
+	newest, err := l.store.Cursor(ctx)
+	if err != nil {
+		return false, kind(err)
+	}
+	for _, on := range l.each() {
+		if !on.back.resting(newest.Ordinal) {
+			return false, nil
+		}
+	}
+	return true, nil
 }

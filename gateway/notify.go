@@ -14,9 +14,19 @@ import (
 // notify is Follow with Notify: every committed change, in commit order, for whoever subscribes
 // to what this gateway itself serves.
 func (l *link) notify(ctx context.Context, from wrappers.Cursor) iter.Seq2[wrappers.Change, error] {
+	if !l.paced {
+		_, changes := l.changes(ctx, from)
+		return changes
+	}
 	ctx, end := context.WithCancel(ctx)
-	start, err := l.start(ctx, resumeFrom(from)) // now, not when the caller begins to range
-	changes := func(yield func(wrappers.Change, error) bool) {
+	start, changes := l.changes(ctx, from)
+	return pace(ctx, end, wrappers.Cursor(start.String()), l.paces, l.every, changes)
+}
+
+// changes is notify without what `every` holds back. It begins now, not when the caller begins to range.
+func (l *link) changes(ctx context.Context, from wrappers.Cursor) (start engine.Cursor, all iter.Seq2[wrappers.Change, error]) {
+	start, err := l.start(ctx, resumeFrom(from))
+	return start, func(yield func(wrappers.Change, error) bool) {
 		if err != nil {
 			yield(wrappers.Change{}, err)
 			return
@@ -32,7 +42,6 @@ func (l *link) notify(ctx context.Context, from wrappers.Cursor) iter.Seq2[wrapp
 			}
 		}
 	}
-	return pace(ctx, end, wrappers.Cursor(start.String()), l.paces, l.every, changes)
 }
 
 // paces and every say which addresses are told at most so often.

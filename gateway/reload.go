@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spooksystems/gateway/mapping/diag"
@@ -24,7 +26,10 @@ type Reload struct {
 // engine refuses, nothing changes and the old configuration stays in force: the error says so, the findings say why.
 // Otherwise wrappers whose block is as it was keep their listener and their sessions and get the
 // new mappings; what changed is drained and started anew. It returns when all that is done.
-func (g *Gateway) Reload(ctx context.Context) (*Reload, diag.Diagnostics, error) {
+//
+// Where its Plan changes or deletes more than the binds may, approve has to be that plan's hash; and if it is given it has
+// to be the hash of the plan, whatever that does: ErrNotApproved.
+func (g *Gateway) Reload(ctx context.Context, approve string) (*Reload, diag.Diagnostics, error) {
 	g.change.Lock()
 	defer g.change.Unlock()
 	if g.draining.Load() {
@@ -38,6 +43,16 @@ func (g *Gateway) Reload(ctx context.Context) (*Reload, diag.Diagnostics, error)
 	}
 	if report.HasErrors() {
 		return nil, report, g.refuse(fmt.Errorf("%w: generation %d stays in force", ErrConfig, now.Number))
+	}
+	if err := g.approved(ctx, config, approve); err != nil {
+		return nil, report, g.refuse(fmt.Errorf("%w: generation %d stays in force", err, now.Number))
+	}
+	if approve != "" {
+		for _, d := range g.domains.list {
+			if err := d.links.approvePlanned(ctx, config.Set.Of(d.name).Binds()); err != nil {
+				return nil, report, g.refuse(fmt.Errorf("%w: generation %d stays in force", err, now.Number))
+			}
+		}
 	}
 	if err := g.openSockets(ctx, config.Wrappers, false); err != nil {
 		return nil, report, g.refuse(fmt.Errorf("%w: generation %d stays in force", err, now.Number))
@@ -72,6 +87,27 @@ func (g *Gateway) Reload(ctx context.Context) (*Reload, diag.Diagnostics, error)
 	g.reloadError.Store(&none)
 	g.log.Info("reloaded", "generation", r.Generation, "hash", r.Hash, "kept", r.Kept, "restarted", r.Restarted, "started", r.Started, "stopped", r.Stopped)
 	return r, report, nil
+}
+
+// ErrNotApproved means that a reload does more than its binds allow, or not what was approved.
+var ErrNotApproved = errors.New("not approved")
+
+func (g *Gateway) approved(ctx context.Context, config *Config, approve string) error {
+	now := g.generation.Load()
+	stands := func(a, b LinkInfo) bool { return a.Name == b.Name && a.Relay == b.Relay && a.Attached == b.Attached }
+	if approve == "" && config.Set.Hash() == now.Set.Hash() && slices.EqualFunc(config.Links(), now.config.Links(), stands) {
+		return nil // the same binds, in the same places: no first contact
+	}
+	plan, err := g.Plan(ctx, config, "")
+	switch {
+	case err != nil:
+		return fmt.Errorf("the plan: %w", err)
+	case approve != "" && approve != plan.Hash:
+		return fmt.Errorf("%w: the plan is %s now and no longer %s. Look at it again with `spookgw plan`", ErrNotApproved, plan.Hash, approve)
+	case approve == "" && len(plan.Over) > 0:
+		return fmt.Errorf("%w: %s. Look at it with `spookgw plan`, then `spookgw reload --approve %s`", ErrNotApproved, strings.Join(plan.Over, "; "), plan.Hash)
+	}
+	return nil
 }
 
 func (g *Gateway) refuse(err error) error {

@@ -276,7 +276,7 @@ func TestRulesOfTheDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hcl := strings.NewReplacer(`bind "http"`, `bind "docs"`, `bind "mqtt"`, `bind "talk"`, `"http/*", "mqtt/*"`, `"docs/*", "talk/*"`, `    methods = ["POST"]`, ``).Replace(string(src))
+	hcl := strings.NewReplacer(`{ http =`, `{ docs =`, `{ mqtt =`, `{ talk =`, `bind "http"`, `bind "docs"`, `bind "mqtt"`, `bind "talk"`, `"http/*", "mqtt/*"`, `"docs/*", "talk/*"`, `    methods = ["POST"]`, ``).Replace(string(src))
 	w := newWorld(t, hcl, virtualDocs(), virtualTalk())
 	put := func(address, body string) wrappers.Result {
 		t.Helper()

@@ -236,24 +236,7 @@ func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown en
 	if e.Bind.Rows() && e.Whole {
 		shown.Wire = false // who wrote the document for the sake of one row has not written the others
 	}
-	shown.Gone = e.Delete
-	shown.Whole = e.Whole
-	if e.Delete || e.Whole {
-		shown.Clears = e.Bind.Clears(cur)
-	}
-	if e.Delete {
-		left := slices.ContainsFunc(fieldsOf(cur), func(f string) bool { return !slices.Contains(shown.Clears, f) })
-		shown.Delete = e.Bind.Open() || !left
-	}
-	for _, f := range e.Fields {
-		shows := engine.ShownField{Field: f.Field, Value: f.Value}
-		if f.Add {
-			shown.Adds = append(shown.Adds, shows)
-			continue
-		}
-		shows.Meter = slices.Contains(e.Bind.Meters(), f.Field)
-		shown.Fields = append(shown.Fields, shows)
-	}
+	shown = shownBy(e, cur, shown)
 	if shown.State && !shown.Feed {
 		if sent, ok, err := l.couldBeOurs(ctx, s, e.Bind, base, shown); err != nil {
 			return nil, nil, err
@@ -283,6 +266,30 @@ func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown en
 		v.Next.Became(d)
 		return l.base.record(s, v.Next)
 	}, nil
+}
+
+// shownBy puts what an effect says of a register into the words of Reconcile.
+func shownBy(e mapping.Effect, cur engine.StateBlock, shown engine.Shown) engine.Shown {
+	shown.Gone = e.Delete
+	shown.Whole = e.Whole
+	if e.Delete || e.Whole {
+		shown.Clears = e.Bind.Clears(cur)
+	}
+	if e.Delete {
+		left := slices.ContainsFunc(fieldsOf(cur), func(f string) bool { return !slices.Contains(shown.Clears, f) })
+		shown.Delete = e.Bind.Open() || !left
+	}
+	for _, f := range e.Fields {
+		shows := engine.ShownField{Field: f.Field, Value: f.Value}
+		if f.Add {
+			shown.Adds = append(shown.Adds, shows)
+			continue
+		}
+		shows.Meter = slices.Contains(e.Bind.Meters(), f.Field)
+		shows.Never = e.Bind.Outward() && !e.Bind.Carries(f.Field)
+		shown.Fields = append(shown.Fields, shows)
+	}
+	return shown
 }
 
 // couldBeOurs looks for what a server shows among the states that the gateway has had to tell it

@@ -182,7 +182,17 @@ func (b *writeBack) cursor() (engine.Cursor, error) {
 	if err != nil || raw == nil {
 		return engine.Cursor{}, kind(err)
 	}
-	return engine.ParseCursor(string(raw))
+	from, err := engine.ParseCursor(string(raw))
+	if err != nil {
+		return from, err
+	}
+	newest, err := b.l.store.Cursor(context.Background())
+	if err == nil && from.Log == newest.Log && from.Ordinal <= newest.Ordinal {
+		// What is settled was looked at: a quiet gateway that was restarted is not behind.
+		b.observed = max(b.observed, from.Ordinal)
+		b.logID.Store(from.Log)
+	}
+	return from, kind(err)
 }
 
 // begin notes where a wrapper that was never here before begins: what is committed already is the
@@ -540,4 +550,10 @@ func (b *writeBack) lag() (behind uint64, waiting int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.observed, len(b.due)
+}
+
+func (b *writeBack) resting(newest uint64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.observed >= newest && len(b.due) == 0 && len(b.binds) == 0
 }

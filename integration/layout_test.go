@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"mapping/...":      {"engine/...", "wrappers", "mapping/..."},
 
 	"gateway":         {"engine/...", "daemonclient/...", "mapping/...", "wrappers", "$own"},
+	"gateway/trial":   {"gateway", "engine/...", "mapping/...", "wrappers"},
 	"gateway/spookgw": {"gateway/...", "daemonclient/...", "engine/...", "mapping/...", "mappings.d", "wrappers", "wrappers/http", "wrappers/mqtt"},
 
 	"integration/...": {"..."},
@@ -47,6 +48,8 @@ var testsMayImport = map[string][]string{
 	"...":     {"wrappers/wrappertest", "engine/enginetest"},
 	"mapping": {"mappings.d", "wrappers/http", "wrappers/mqtt"}, // shipped mappings are tried with the real protocols
 	"gateway": {"mappings.d", "wrappers/http", "wrappers/mqtt", "mapping/..."},
+
+	"gateway/trial": {"mappings.d", "wrappers/http", "wrappers/mqtt"},
 }
 
 // hclIn are the packages that may import HCL, and cty, its values.

@@ -30,10 +30,7 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 	}
 	before := l.Count()
 	protocol := &served[0].info.Protocol
-	schema := diag.Schema{What: "bind", Attrs: slices.Clone(bindAttrs), Blocks: nil}
-	for _, s := range protocol.Bind {
-		schema.Attrs = append(schema.Attrs, s.Name)
-	}
+	schema := bindSchema(protocol)
 	if d == nil {
 		schema.Attrs = append(schema.Attrs, "register", "domain")
 		schema.Need = append(schema.Need, "register")

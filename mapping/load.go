@@ -39,6 +39,7 @@ type Set struct {
 	decls    *tree // of one domain: of the first, in a Set of several
 	declared []*decl
 	domains  map[string]*Set // the views, where there are several
+	tests    []*Test
 	hash     string
 }
 
@@ -109,7 +110,7 @@ var (
 	registerLater = []string{}
 	bindLater     = []string{"methods", "mode", "echo", "retain", "qos"}
 	bindAttrs     = []string{"codec", "create", "delete", "direction", "each", "events", "every", "first", "in", "key", "map", "match", "max_change", "out", "poll", "read", "reply", "when", "wrapper", "write"}
-	topLater      = []string{"test", "link", "pair"}
+	topLater      = []string{"link", "pair"}
 	gatewayBlocks = []string{"wrapper", "daemon", "data", "domains", "mappings", "log", "user", "group", "access"}
 )
 
@@ -151,6 +152,12 @@ func Load(in Input) (*Set, diag.Diagnostics) {
 	for _, b := range l.set.binds {
 		l.checkRoundTrip(b)
 	}
+	// A test of binds with mistakes would only repeat them.
+	if !l.Diagnostics().HasErrors() {
+		for _, b := range l.tests {
+			l.test(b)
+		}
+	}
 	diags := l.Diagnostics()
 	if diags.HasErrors() {
 		return nil, diags
@@ -170,6 +177,7 @@ type loader struct {
 	decls    map[string]*tree // by domain
 	byBlock  map[*hclsyntax.Block]*decl
 	overBind bool
+	tests    []*hclsyntax.Block // read when all binds are
 }
 
 func source(r hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }
@@ -178,6 +186,26 @@ var registerSchema = diag.Schema{
 	What: "register", Attrs: []string{"commit", "domain", "fields", "fold", "group", "history", "match", "on_conflict", "type", "writers"},
 	Blocks: []diag.Block{{Type: "bind", Labels: []string{"protocol", "address"}}},
 	Later:  registerLater,
+}
+
+var fileSchema = diag.Schema{
+	What: "a mapping file",
+	Blocks: []diag.Block{
+		{Type: "register", Labels: []string{"name"}}, {Type: "bind", Labels: []string{"protocol", "address"}},
+		{Type: "ignore", Labels: []string{"protocol", "address"}}, {Type: "test", Labels: []string{"what happens"}},
+	},
+	Later: topLater,
+}
+
+var ignoreSchema = diag.Schema{What: "ignore", Attrs: []string{"wrapper", "match"}}
+
+// bindSchema is that of a bind in a register block; one outside of it names its register, too.
+func bindSchema(p *wrappers.Protocol) diag.Schema {
+	schema := diag.Schema{What: "bind", Attrs: slices.Clone(bindAttrs)}
+	for _, s := range p.Bind {
+		schema.Attrs = append(schema.Attrs, s.Name)
+	}
+	return schema
 }
 
 // declare reads what the register blocks of a file say of types, before any bind is read.
@@ -364,17 +392,11 @@ func (l *loader) matches(a *hclsyntax.Attribute, names []string, t *template) []
 
 // file reads the binds of a file.
 func (l *loader) file(s diag.Source) {
-	schema := diag.Schema{
-		What: "a mapping file",
-		Blocks: []diag.Block{
-			{Type: "register", Labels: []string{"name"}}, {Type: "bind", Labels: []string{"protocol", "address"}},
-			{Type: "ignore", Labels: []string{"protocol", "address"}},
-		},
-		Later: topLater,
-	}
+	schema := fileSchema
+	schema.Blocks = slices.Clone(schema.Blocks)
 	for _, b := range s.Body.Blocks {
 		if slices.Contains(gatewayBlocks, b.Type) {
-			l.Error(b.DefRange(), fmt.Sprintf("%q belongs in gateway.hcl", b.Type), "Mapping files hold register, bind and ignore blocks.")
+			l.Error(b.DefRange(), fmt.Sprintf("%q belongs in gateway.hcl", b.Type), "Mapping files hold register, bind, ignore and test blocks.")
 			schema.Blocks = append(schema.Blocks, diag.Block{Type: b.Type, Labels: b.Labels})
 		}
 	}
@@ -397,6 +419,8 @@ func (l *loader) file(s diag.Source) {
 			l.bind(b, nil)
 		case "ignore":
 			l.ignore(b)
+		case "test":
+			l.tests = append(l.tests, b)
 		}
 	}
 }
@@ -492,7 +516,7 @@ func (l *loader) address(b *hclsyntax.Block, w *wrapperMaps) *template {
 
 func (l *loader) ignore(b *hclsyntax.Block) {
 	defer l.Within(fmt.Sprintf("ignore %q %q", b.Labels[0], b.Labels[1]))()
-	c := l.Decode(b.Body, b.DefRange(), diag.Schema{What: "ignore", Attrs: []string{"wrapper", "match"}})
+	c := l.Decode(b.Body, b.DefRange(), ignoreSchema)
 	for _, w := range l.serving(b, c.Attrs["wrapper"], true) {
 		t := l.address(b, w)
 		if t == nil {

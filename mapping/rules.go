@@ -417,3 +417,16 @@ func (b *Bind) metered() []string {
 	slices.Sort(out)
 	return out
 }
+
+// Latest tells whether a field collapses by the rule latest, as those of registers do that nobody declares.
+func (s *Set) Latest(register, field string) bool {
+	var f finding
+	if !s.decls.find(register, &f) {
+		return true
+	}
+	t := f.leaf.decl.value
+	if field != "" {
+		t = f.leaf.decl.fields[field]
+	}
+	return t == nil || t.rule.Kind == lattice.Latest
+}

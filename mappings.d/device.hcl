@@ -29,3 +29,19 @@ register "device/{device}" {
     map       = { reported = payload }
   }
 }
+
+test "a device is told what it should be" {
+  given = { "device/pump-7" = { reported = { speed = 0 } } }
+  send  = { http = "/devices/pump-7/desired", payload = { speed = 1200 } }
+  want  = { "device/pump-7" = { desired = { speed = 1200 }, reported = { speed = 0 } } }
+  told  = { mqtt = { "devices/pump-7/desired" = { speed = 1200 } } }
+}
+
+test "a device reports" {
+  given = { "device/pump-7" = { desired = { speed = 1200 } } }
+  send  = { mqtt = "devices/pump-7/reported", payload = { speed = 1180 } }
+  told = {
+    http = ["/devices/pump-7", { "/devices/pump-7/reported" = { speed = 1180 } }]
+    mqtt = []
+  }
+}

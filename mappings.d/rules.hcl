@@ -110,3 +110,59 @@ register "claim/{seat}" {
   bind "http" "/v1/claim/{seat}" {}
   bind "mqtt" "claim/{seat}" {}
 }
+
+test "the highest reading stays" {
+  send = [
+    { http = "/v1/peak/m1", payload = { value = 7 } },
+    { mqtt = "peak/m1", payload = { value = 5 } },
+  ]
+  want = { "peak/m1" = { value = 7 } }
+}
+
+test "a total, increments, and a scale that only reports" {
+  given = { "stock/bolts" = { value = 10 } }
+  send = [
+    { http = "/v1/stock/bolts/add", verb = "message", payload = { add = 5 } },
+    { mqtt = "stock/bolts/add", payload = { add = -2 } },
+    { mqtt = "scale/bolts", payload = 3 },
+    { mqtt = "scale/bolts", payload = 4 },
+  ]
+  want = { "stock/bolts" = { value = 17 } }
+}
+
+test "tags are added" {
+  given = { "tags/d1" = { value = ["red", "big"] } }
+  send  = { mqtt = "tags/d1/add", payload = "round" }
+  want  = { "tags/d1" = { value = ["big", "red", "round"] } }
+}
+
+test "titles of two who did not see each other" {
+  send = [
+    { http = "/v1/title/d1", payload = { value = "Ovens" } },
+    { mqtt = "title/d1", payload = { value = "Kilns" } },
+    { collapse = "title/d1" },
+  ]
+  want = { "title/d1" = { value = ["Kilns", "Ovens"] } }
+}
+
+test "MQTT does not replace what HTTP said" {
+  send = [
+    { http = "/v1/owner/pump", payload = { value = "ann" } },
+    { mqtt = "owner/pump", payload = { value = "joe" } },
+  ]
+  want = { "owner/pump" = { value = "ann" } }
+}
+
+test "the first one has the seat" {
+  send = [
+    { http = "/v1/claim/4a", payload = { value = "ann" } },
+    { mqtt = "claim/4a", payload = { value = "joe" } },
+  ]
+  want = { "claim/4a" = { value = "ann" } }
+}
+
+test "a review waits until somebody collapses it" {
+  send = { http = "/v1/review/d1", payload = { value = "a draft" } }
+  want = { "review/d1" = null }
+  told = {}
+}

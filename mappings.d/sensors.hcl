@@ -10,3 +10,16 @@ register "site/{site}/{sensor}" {
   bind "mqtt" "sensors/{site}/{sensor}" {}
   bind "http" "/v1/{site}/{sensor}" {}
 }
+
+test "a sensor reports, and applications see it" {
+  send = { mqtt = "sensors/berlin/oven-3", payload = { value = 21.5 } }
+  want = { "site/berlin/oven-3" = { value = 21.5 } }
+  told = { http = { "/v1/berlin/oven-3" = { value = 21.5 } } }
+}
+
+test "what is not mentioned is not touched, null clears" {
+  given = { "site/berlin/oven-3" = { value = 21.5, unit = "C", note = "old" } }
+  send  = { http = "/v1/berlin/oven-3", verb = "merge", payload = { value = 22, note = null } }
+  want  = { "site/berlin/oven-3" = { value = 22, unit = "C" } }
+  told  = { mqtt = { "sensors/berlin/oven-3" = { value = 22, unit = "C" } } }
+}

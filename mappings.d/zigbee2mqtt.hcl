@@ -29,3 +29,23 @@ register "zigbee/{device}" {
   # Applications see both and write what they want.
   bind "http" "/v1/zigbee/{device}" {}
 }
+
+test "a lamp reports, and nothing goes back to it" {
+  given = { "zigbee/lamp" = { battery = 80 } }
+  send  = { mqtt = "zigbee2mqtt/lamp", payload = { state = "ON" } }
+  want  = { "zigbee/lamp" = { battery = 80, state = "ON" } }
+  told  = { http = "/v1/zigbee/lamp", mqtt = [] }
+}
+
+test "an application wants something" {
+  send = { http = "/v1/zigbee/lamp", verb = "merge", payload = { wanted = "ON" } }
+  want = { "zigbee/lamp" = { wanted = "ON" } }
+  told = { mqtt = { "zigbee2mqtt/lamp/set" = { state = "ON" } } }
+}
+
+test "the bridge is no device" {
+  send    = { mqtt = "zigbee2mqtt/bridge", payload = { state = "online" } }
+  want    = { "zigbee/bridge" = null }
+  told    = {}
+  refused = "no bind"
+}

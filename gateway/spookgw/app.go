@@ -79,10 +79,11 @@ func (a *app) run(args []string) int {
 		return exitOK
 	}
 	code := exitCode(err)
-	if text := err.Error(); text != "" {
+	text := err.Error()
+	if text != "" {
 		fmt.Fprintf(a.errs, "spookgw: %s\n", text)
 	}
-	if code == exitUsage {
+	if code == exitUsage && text != "" { // plan has its own 2
 		fmt.Fprintf(a.errs, "Try: spookgw help%s\n", verbOf(root, args))
 	}
 	return code
@@ -119,7 +120,7 @@ func (a *app) root() *cobra.Command {
 		Long: `Spook Gateway stands in front of, inside, or in place of servers that old programs talk to,
 and keeps what they know of the same thing equal. "spookgw demo" shows it in one command.
 
-Exit codes: 0 done; 1 error; 2 wrong usage; 3 not found; 4 a precondition failed (--if);
+Exit codes: 0 done; 1 error; 2 wrong usage, or of plan that something is deleted; 3 not found; 4 a precondition failed (--if);
 5 no gateway answers at the socket; 6 not allowed.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -136,8 +137,8 @@ Exit codes: 0 done; 1 error; 2 wrong usage; 3 not found; 4 a precondition failed
 		group string
 		make  func(*app) *cobra.Command
 	}{
-		{"run", runVerb}, {"run", demoVerb}, {"run", reloadVerb},
-		{"files", initVerb}, {"files", validateVerb}, {"files", fmtVerb},
+		{"run", runVerb}, {"run", demoVerb}, {"run", planVerb}, {"run", reloadVerb},
+		{"files", initVerb}, {"files", validateVerb}, {"files", testVerb}, {"files", schemaVerb}, {"files", fmtVerb},
 		{"state", getVerb}, {"state", setVerb}, {"state", deleteVerb}, {"state", listVerb}, {"state", watchVerb}, {"state", historyVerb},
 		{"state", explainVerb}, {"state", revertVerb}, {"state", pendingVerb}, {"state", collapseVerb},
 		{"operate", statusVerb}, {"operate", tapVerb}, {"operate", parkedVerb}, {"operate", retryVerb}, {"operate", dropVerb},
@@ -220,12 +221,25 @@ func (a *app) findings(found diag.Diagnostics) error {
 		}
 		return a.print(found)
 	}
-	color, width := false, 0
-	if f, ok := a.errs.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	color, width := colored(a.errs)
+	return found.WriteText(a.errs, color, width)
+}
+
+// colored tells whether w is a terminal that wants colours, and how wide it is; 0: nobody knows.
+func colored(w io.Writer) (color bool, width int) {
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		color = os.Getenv("NO_COLOR") == ""
 		width, _, _ = term.GetSize(int(f.Fd()))
 	}
-	return found.WriteText(a.errs, color, width)
+	return color, width
+}
+
+// paint gives what colours text for w, where w shows colours.
+func (a *app) paint(w io.Writer) func(code, s string) string {
+	if color, _ := colored(w); color {
+		return func(code, s string) string { return "\x1b[" + code + "m" + s + "\x1b[0m" }
+	}
+	return func(_, s string) string { return s }
 }
 
 // version is set by the linker; without it the module's or the commit's is told.

@@ -21,17 +21,23 @@ type reloadAnswer struct {
 }
 
 func reloadVerb(a *app) *cobra.Command {
-	return &cobra.Command{
+	var approve string
+	c := &cobra.Command{
 		Use:   "reload",
 		Short: "Read the configuration again",
 		Long: `Makes the running gateway read its configuration and mappings again. With a mistake in them
 nothing changes, and the mistakes are shown. Otherwise it returns when the new generation is in
-force; wrappers whose block is as it was keep their listeners and sessions.`,
-		Args: cobra.NoArgs,
+force; wrappers whose block is as it was keep their listeners and sessions.
+
+A reload that would change or delete more of a server or of registers than half of what a bind has
+there is refused, unless --approve names the hash that "spookgw plan" shows for it. With --approve
+it is refused, too, if the plan is another one by now.`,
+		Example: "  spookgw reload\n  spookgw reload --approve 3f2a91c4d5e6",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.withClient(c, func(ctx context.Context, client *daemonclient.Client) error {
 				var r reloadAnswer
-				if err := client.Call(ctx, "reload", nil, &r); err != nil {
+				if err := client.Call(ctx, "reload", map[string]string{"approve": approve}, &r); err != nil {
 					return err
 				}
 				if a.json {
@@ -61,4 +67,6 @@ force; wrappers whose block is as it was keep their listeners and sessions.`,
 			})
 		},
 	}
+	c.Flags().StringVar(&approve, "approve", "", "the hash of the plan that is meant")
+	return c
 }

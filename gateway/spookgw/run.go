@@ -48,7 +48,7 @@ SIGHUP reads the configuration again, as "spookgw reload" does.`,
 			for {
 				select {
 				case <-hup:
-					if _, found, _ := g.Reload(ctx); len(found) > 0 {
+					if _, found, _ := g.Reload(ctx, ""); len(found) > 0 {
 						_ = found.WriteText(a.errs, false, 0)
 					}
 				case <-ended:
