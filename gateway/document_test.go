@@ -24,6 +24,9 @@ register "recipe/{recipe}/{param}" {
 `
 
 func (w *world) do(name string, op wrappers.Operation) (wrappers.Result, error) {
+	if l := w.named(name); l != nil { // opened already, and perhaps in use
+		return l.Do(w.t.Context(), op)
+	}
 	return w.door(name).Do(w.t.Context(), op)
 }
 

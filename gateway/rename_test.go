@@ -106,7 +106,7 @@ func TestRenameAtAServer(t *testing.T) {
 			t.Errorf("it wrote %s", line)
 		}
 	}
-	if _, err := w.door("docs").Begin(t.Context(), renamed("/x", "/y")); !errors.Is(err, wrappers.ErrUnmapped) {
+	if _, err := s.link.Begin(t.Context(), renamed("/x", "/y")); !errors.Is(err, wrappers.ErrUnmapped) {
 		t.Error(err)
 	}
 	if items, err := w.Parked(t.Context()); err != nil || len(items) != 0 {

@@ -28,7 +28,8 @@ func (l *loader) share(b *Bind, a, o *leaf) {
 		if other.broken || b.broken {
 			continue
 		}
-		if relate(&leaf{template: b.register}, &leaf{template: other.register}) != disjoint {
+		oneWay := b.direction == "in" && other.direction == "out" || b.direction == "out" && other.direction == "in"
+		if !oneWay && relate(&leaf{template: b.register}, &leaf{template: other.register}) != disjoint {
 			fail(fmt.Sprintf("some of the same registers, %q", other.register.text))
 			return
 		}
