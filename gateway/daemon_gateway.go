@@ -33,6 +33,7 @@ func (g *Gateway) gatewayCalls() map[string]method {
 		return map[string]any{"contacts": g.domains.contacts()}, nil
 	}
 	calls["tap"] = g.callTap
+	calls["record"] = g.callRecord
 	calls["explain"] = g.callExplain
 	calls["access"] = g.callAccess
 	calls["approve"] = g.callApprove

@@ -108,13 +108,13 @@ func openDomain(dir, name string, options func(dir string) engine.Options) (*eng
 }
 
 // link makes the doors of every domain.
-func (ds *domains) link(log *slog.Logger, emit func(Event), count func(wrapper, event string, n int)) {
+func (ds *domains) link(log *slog.Logger, emit func(Event), count func(wrapper, event string, n int), recorders *recorderHub) {
 	ds.joints = map[string]*joint{}
 	for _, d := range ds.list {
 		d.links = NewLinks(LinksOptions{Store: d.store, Log: log, Emit: func(e Event) {
 			e.Domain = d.name
 			emit(e)
-		}, Count: count})
+		}, Count: count, recorders: recorders})
 	}
 }
 

@@ -155,7 +155,7 @@ register "a/{x}" {
 	w.infos = []LinkInfo{info}
 	second := newWorld(t, ovens, virtualDocs(), virtualTalk())
 	ds := &domains{list: []*domain{{name: "local", store: w.store}, {name: "second", store: second.store}}}
-	ds.link(w.log, w.note, func(string, string, int) {})
+	ds.link(w.log, w.note, func(string, string, int) {}, nil)
 	w.names = []string{"local", "second"}
 	set := w.set(hcl)
 	if err := ds.declare(t.Context(), set); err != nil {

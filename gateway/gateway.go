@@ -36,6 +36,8 @@ type Links struct {
 	now   func() time.Time
 	paced bool
 	gen   atomic.Pointer[Generation]
+	// recorders get operations whole; nil: nobody can record.
+	recorders *recorderHub
 	linkSet
 }
 
@@ -48,6 +50,8 @@ type LinksOptions struct {
 	Now   func() time.Time // what expressions know as `now`; nil: the wall clock
 	// Unpaced tells at once what `every` holds back: for trials, whose clock is not that of the wall.
 	Unpaced bool
+
+	recorders *recorderHub
 }
 
 // A LinkInfo is what a link knows of its wrapper block.

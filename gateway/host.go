@@ -42,14 +42,15 @@ type Gateway struct {
 	data    string
 	mark    string
 
-	domains domains
-	users   userTable
-	figures *figures
-	hub     eventHub
-	door    *door
-	webAddr string
-	webDone chan struct{}
-	webStop func(context.Context) error
+	domains   domains
+	users     userTable
+	figures   *figures
+	hub       eventHub
+	recorders recorderHub
+	door      *door
+	webAddr   string
+	webDone   chan struct{}
+	webStop   func(context.Context) error
 
 	generation  atomic.Pointer[inForce]
 	reloadError atomic.Pointer[string]
@@ -130,7 +131,7 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 		return err
 	}
 	g.mark = "spookgw/" + config.Domains[0] + "/" + status.Endpoint.String()
-	g.domains.link(g.log, g.emit, g.figures.count)
+	g.domains.link(g.log, g.emit, g.figures.count, &g.recorders)
 	if err := g.openSockets(ctx, config.Wrappers, g.options.Lenient); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/mapping"
+	"github.com/spooksystems/gateway/mapping/recording"
 	"github.com/spooksystems/gateway/wrappers"
 )
 
@@ -27,6 +28,8 @@ type intent struct {
 	l      *link
 	gen    *Generation // it ends under the one it began with
 	places []intended
+	// record is the write as the peer made it, while it is recorded and what became of it is open.
+	record *recording.Operation
 }
 
 type intended struct {
@@ -64,7 +67,9 @@ func (l *link) begin(ctx context.Context, from *wrappers.Operation, gen *Generat
 	}
 	in := &intent{l: l, gen: gen}
 	in.intends(from, from.Verb, from.Address)
+	in.record = l.take(recording.Write, from)
 	if err := in.open(ctx); err != nil {
+		l.took(in.record, reason(err), "", nil)
 		return nil, err
 	}
 	return in, nil
@@ -92,7 +97,9 @@ func (l *link) beginRename(ctx context.Context, op *wrappers.Operation, gen *Gen
 	if len(in.places) == 2 && in.places[0].at == in.places[1].at {
 		in.places = in.places[:1]
 	}
+	in.record = l.take(recording.Write, op)
 	if err := in.open(ctx); err != nil {
+		l.took(in.record, reason(err), "", nil)
 		return nil, err
 	}
 	return in, nil
@@ -172,6 +179,11 @@ func (l *link) mayForward(ctx context.Context, op *wrappers.Operation, gen *Gene
 // Commit implements wrappers.Intent.
 func (in *intent) Commit(ctx context.Context, as wrappers.Operation) (wrappers.Result, error) {
 	l, started := in.l, time.Now()
+	record := l.take(recording.Write, &as)
+	if record != nil && len(in.places) > 0 {
+		record.Time = in.places[0].op.Since
+	}
+	in.record = nil
 	if err := l.spelled(ctx, &as); err != nil {
 		in.Unknown()
 		return wrappers.Result{}, err
@@ -190,12 +202,14 @@ func (in *intent) Commit(ctx context.Context, as wrappers.Operation) (wrappers.R
 			return wrappers.Result{}, nil
 		}
 		l.event(In, &as, started, sourceOf(effects), nil, err)
+		l.took(record, reason(err), sourceOf(effects), nil)
 		return wrappers.Result{}, in.hold(ctx, &as, err)
 	}
 	wait, err := in.submit(ctx, &as, says, from)
 	if err != nil && hasRows(effects) && wrappers.Kind(err) != wrappers.ErrUnavailable {
 		in.forget()
 		l.event(In, &as, started, sourceOf(effects), nil, err)
+		l.took(record, reason(err), sourceOf(effects), nil)
 		return wrappers.Result{}, in.hold(ctx, &as, err)
 	}
 	var r engine.Receipt
@@ -203,6 +217,7 @@ func (in *intent) Commit(ctx context.Context, as wrappers.Operation) (wrappers.R
 		r, err = wait()
 	}
 	l.event(In, &as, started, sourceOf(effects), &r, err)
+	l.took(record, reason(err), sourceOf(effects), registersOf(&r))
 	if err != nil {
 		in.forget()
 		in.Unknown()
@@ -270,12 +285,15 @@ func (in *intent) submit(ctx context.Context, as *wrappers.Operation, says []say
 // Abort implements wrappers.Intent. That it is gone need not be synced: read back after a crash,
 // the server shows its baseline.
 func (in *intent) Abort() {
+	in.l.took(in.record, recording.NotTaken, "", nil)
 	in.l.keepQuietly(in.ended()...)
 	in.release()
 }
 
 // Unknown implements wrappers.Intent: the addresses stay ours until they are read back.
 func (in *intent) Unknown() {
+	in.l.took(in.record, "outcome unknown", "", nil)
+	in.record = nil
 	for i := range in.places {
 		in.l.back.readBack(in.places[i].key, in.places[i].op)
 	}

@@ -298,6 +298,9 @@ func (j *joint) Kept(ctx context.Context, prefix string) iter.Seq2[wrappers.Reco
 // Tap implements wrappers.Link.
 func (j *joint) Tap(op wrappers.Operation, outcome string) { j.links[0].Tap(op, outcome) }
 
+// Recording implements wrappers.Link.
+func (j *joint) Recording() bool { return j.links[0].Recording() }
+
 // Count implements wrappers.Link.
 func (j *joint) Count(event string, n int) { j.links[0].Count(event, n) }
 

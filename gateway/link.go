@@ -11,6 +11,7 @@ import (
 
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/mapping"
+	"github.com/spooksystems/gateway/mapping/recording"
 	"github.com/spooksystems/gateway/wrappers"
 )
 
@@ -63,6 +64,10 @@ func (l *link) Do(ctx context.Context, op wrappers.Operation) (wrappers.Result, 
 		return wait()
 	}
 	started := time.Now()
+	var record *recording.Operation
+	if op.Verb == wrappers.Read || op.Who.Peer != "" { // not a wrapper's own look
+		record = l.take(recording.Read, &op)
+	}
 	var r wrappers.Result
 	err := l.allowed(&op)
 	if err == nil {
@@ -72,12 +77,14 @@ func (l *link) Do(ctx context.Context, op wrappers.Operation) (wrappers.Result, 
 		r, err = answer(ctx, &op)
 	}
 	l.event(Asked, &op, started, "", nil, err)
+	l.took(record, reason(err), "", nil)
 	return r, err
 }
 
 // Start implements wrappers.Link: everything but the wait for the disk.
 func (l *link) Start(ctx context.Context, op wrappers.Operation) (func() (wrappers.Result, error), error) {
 	started := time.Now()
+	record := l.take(recording.Write, &op)
 	err := l.allowed(&op)
 	w := &draft{}
 	var wait func() (engine.Receipt, error)
@@ -90,12 +97,14 @@ func (l *link) Start(ctx context.Context, op wrappers.Operation) (func() (wrappe
 	}
 	if err != nil {
 		l.event(In, &op, started, w.By.Source, nil, err)
+		l.took(record, reason(err), w.By.Source, nil)
 		return nil, err
 	}
 	return func() (wrappers.Result, error) {
 		receipt, err := wait()
 		err = kind(err)
 		l.event(In, &op, started, w.By.Source, &receipt, err)
+		l.took(record, reason(err), w.By.Source, registersOf(&receipt))
 		if err != nil {
 			return wrappers.Result{}, err
 		}
@@ -269,6 +278,29 @@ func (l *link) Tap(op wrappers.Operation, outcome string) {
 		Time: time.Now(), Kind: Passed, Protocol: l.info.Protocol.Name, Wrapper: l.name, Verb: op.Verb, Server: op.Server,
 		Address: op.Address, Principal: op.Who.Principal, Peer: op.Who.Peer, Size: len(op.Payload.Raw), Outcome: outcome,
 	})
+	if l.recorders.recording() {
+		l.tapped(op, outcome)
+	}
+}
+
+// tapped is apart from Tap so that an operation that nobody records stays on the stack.
+func (l *link) tapped(op wrappers.Operation, outcome string) {
+	l.took(l.take(recording.Passed, &op), outcome, "", nil)
+}
+
+// reason is an outcome for people, "" for success.
+func reason(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func registersOf(r *engine.Receipt) (names []string) {
+	for i := range r.States {
+		names = append(names, r.States[i].Register)
+	}
+	return names
 }
 
 // Count implements wrappers.Link.
@@ -303,14 +335,10 @@ func (l *link) event(k EventKind, op *wrappers.Operation, started time.Time, sou
 		Time: time.Now(), Kind: k, Protocol: l.info.Protocol.Name, Wrapper: l.name, Verb: op.Verb, Server: op.Server,
 		Address: op.Address, Principal: op.Who.Principal, Peer: op.Who.Peer, Size: len(op.Payload.Raw), Took: time.Since(started), Source: source,
 	}
-	if err != nil {
-		e.Outcome = err.Error()
-	}
+	e.Outcome = reason(err)
 	if r != nil {
 		e.Cursor = r.Cursor
-		for i := range r.States {
-			e.Registers = append(e.Registers, r.States[i].Register)
-		}
+		e.Registers = registersOf(r)
 		if len(r.States) > 0 {
 			e.Text = text(r.States[0])
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/mapping"
+	"github.com/spooksystems/gateway/mapping/recording"
 	"github.com/spooksystems/gateway/wrappers"
 )
 
@@ -75,12 +76,15 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 	}
 	op := wrappers.Operation{Verb: o.Verb, Server: o.Server, Address: o.Address, Payload: o.Payload, Who: o.Who, Tag: o.Tag}
 	started := time.Now()
+	record := l.take(recording.Seen, &op)
 	effects, err := l.set().In(l.name, &op, l.env(b.ctx))
 	if errors.Is(err, wrappers.ErrUnmapped) {
+		l.took(record, reason(err), "", nil)
 		return b.keep(o.Keep)
 	}
 	if err != nil {
 		l.event(In, &op, started, sourceOf(effects), nil, err)
+		l.took(record, reason(err), sourceOf(effects), nil)
 		return errors.Join(l.park(b.ctx, &op, "in", "", err, false), b.keep(o.Keep))
 	}
 	if hasRows(effects) {
@@ -105,6 +109,7 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 	wait, registers, err := b.submit(at, p, o, &op, effects, polled)
 	if err != nil {
 		l.event(In, &op, started, sourceOf(effects), nil, err)
+		l.took(record, reason(err), sourceOf(effects), nil)
 		if wrappers.Kind(err) == wrappers.ErrUnavailable {
 			return err // the server owes it to us still
 		}
@@ -112,6 +117,7 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 		return errors.Join(l.park(b.ctx, &op, "in", "", err, false), b.keep(o.Keep))
 	}
 	if wait == nil {
+		l.took(record, recording.NoNews, sourceOf(effects), nil)
 		return nil
 	}
 	if b.touched == nil {
@@ -124,6 +130,7 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 	b.waiting = append(b.waiting, func() error {
 		r, err := wait()
 		l.event(In, &op, started, sourceOf(effects), &r, err)
+		l.took(record, reason(err), sourceOf(effects), registersOf(&r))
 		return err
 	})
 	return nil

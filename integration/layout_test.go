@@ -45,9 +45,10 @@ var mayImport = map[string][]string{
 // testsMayImport is what the tests of a package may import beyond what the package itself may:
 // always the package, and the test packages that state a contract.
 var testsMayImport = map[string][]string{
-	"...":     {"wrappers/wrappertest", "engine/enginetest"},
-	"mapping": {"mappings.d", "wrappers/http", "wrappers/mqtt"}, // shipped mappings are tried with the real protocols
-	"gateway": {"mappings.d", "wrappers/http", "wrappers/mqtt", "mapping/..."},
+	"...":             {"wrappers/wrappertest", "engine/enginetest"},
+	"mapping":         {"mappings.d", "wrappers/http", "wrappers/mqtt"}, // shipped mappings are tried with the real protocols
+	"mapping/propose": {"wrappers/http", "wrappers/mqtt"},
+	"gateway":         {"mappings.d", "wrappers/http", "wrappers/mqtt", "mapping/..."},
 
 	"gateway/trial": {"mappings.d", "wrappers/http", "wrappers/mqtt"},
 }

@@ -85,6 +85,10 @@ type Link interface {
 	// `spookgw tap`. Cheap when nobody watches.
 	Tap(op Operation, outcome string)
 
+	// Recording tells whether somebody records what passes, payloads included: only then a wrapper gives Tap also what
+	// it would not look at, whole. It allocates nothing.
+	Recording() bool
+
 	// Count adds to a counter of this wrapper, shown in /metrics as
 	// spookgw_wrapper_events_total{wrapper,event}: "sessions", "refused_auth", "oversized", …
 	Count(event string, n int)

@@ -21,23 +21,32 @@ import (
 )
 
 func initVerb(a *app) *cobra.Command {
-	var from string
+	var from, traffic string
 	c := &cobra.Command{
 		Use:   "init [DIR]",
 		Short: "Write a first configuration",
 		Long: `Writes a commented gateway.hcl and a first mapping into DIR, or here. Files that are there are
 never overwritten. With --from HOST it asks which protocols HOST answers to, and puts a relay in
-front of each; without it the gateway itself answers, on loopback.`,
-		Example: "  spookgw init\n  spookgw init --from 10.0.0.5 plant",
+front of each; without it the gateway itself answers, on loopback.
+
+With --from-traffic FILE the first mapping is proposed from what "record" wrote: which addresses are one
+template, what their payloads are, and what is the same thing in several protocols. It goes to
+mappings.d/traffic.hcl, and gateway.hcl is written only where there is none; beside mappings that are
+there it proposes for what these do not map. All of the proposal has been tried on the recording.`,
+		Example: "  spookgw init\n  spookgw init --from 10.0.0.5 plant\n  spookgw init --from-traffic traffic.jsonl",
 		Args:    cobra.MaximumNArgs(1),
 	}
 	c.Flags().StringVar(&from, "from", "", "the host whose servers to stand in front of")
+	c.Flags().StringVar(&traffic, "from-traffic", "", "propose the mapping from this recording")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		dir := "."
 		if len(args) == 1 {
 			dir = args[0]
 		}
-		text := firstConfig(from, a.answers(c.Context(), from))
+		if traffic != "" {
+			return a.initFromTraffic(c.Context(), dir, from, traffic)
+		}
+		text := firstConfig(from, a.answers(c.Context(), from), nil)
 		config, first := filepath.Join(dir, gateway.DefaultFile), filepath.Join(dir, "mappings.d", "sensors.hcl")
 		for _, path := range []string{config, first} {
 			if _, err := os.Lstat(path); err == nil {
@@ -106,7 +115,8 @@ func (a *app) answers(ctx context.Context, host string) map[string]bool {
 	return up
 }
 
-func firstConfig(host string, up map[string]bool) string {
+// firstConfig is a gateway.hcl with a wrapper of each protocol, of its own name or of those given.
+func firstConfig(host string, up map[string]bool, names map[string][]string) string {
 	var b strings.Builder
 	b.WriteString(`# Where the gateway stands. What means what is in mappings.d/.
 # After a change: spookgw validate, then spookgw reload.
@@ -114,18 +124,13 @@ func firstConfig(host string, up map[string]bool) string {
 data = "spookgw-data" # a directory; relative paths are relative to this file
 `)
 	for _, p := range protocols {
-		s := p.Schemes[0]
-		fmt.Fprintf(&b, "\nwrapper %q %q {\n", p.Name, p.Name)
-		if up[p.Name] {
-			fmt.Fprintf(&b, "  listen   = %q # where clients point; other machines need an address they reach\n", net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(p))))
-			fmt.Fprintf(&b, "  upstream = %q # the real server\n", s.Name+"://"+net.JoinHostPort(host, strconv.Itoa(s.Port)))
-			b.WriteString("  # user     = \"gateway\" # the gateway's own logon there\n  # password = file(\"/run/secrets/" + p.Name + "\")\n  # unmapped = \"refuse\" # default: what no bind maps passes untouched\n")
-		} else {
-			fmt.Fprintf(&b, "  listen = %q # the gateway itself answers; on loopback everybody may write\n", net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(p))))
-			fmt.Fprintf(&b, "  # upstream = \"%s://10.0.0.5:%d\" # with a server: what clients do passes through to it\n", s.Name, s.Port)
-			b.WriteString("  # anonymous = \"read\" # needed, or users, as soon as it listens for other machines\n")
+		own := names[p.Name]
+		if len(own) == 0 {
+			own = []string{p.Name}
 		}
-		b.WriteString("}\n")
+		for i, name := range own {
+			firstWrapper(&b, p, name, freePort(p)+i, host, up[p.Name])
+		}
 	}
 	b.WriteString(`
 daemon {
@@ -139,6 +144,22 @@ daemon {
 # }
 `)
 	return b.String()
+}
+
+func firstWrapper(b *strings.Builder, p wrappers.Protocol, name string, port int, host string, up bool) {
+	s := p.Schemes[0]
+	fmt.Fprintf(b, "\nwrapper %q %q {\n", p.Name, name)
+	listen := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	if up {
+		fmt.Fprintf(b, "  listen   = %q # where clients point; other machines need an address they reach\n", listen)
+		fmt.Fprintf(b, "  upstream = %q # the real server\n", s.Name+"://"+net.JoinHostPort(host, strconv.Itoa(s.Port)))
+		b.WriteString("  # user     = \"gateway\" # the gateway's own logon there\n  # password = file(\"/run/secrets/" + p.Name + "\")\n  # unmapped = \"refuse\" # default: what no bind maps passes untouched\n")
+	} else {
+		fmt.Fprintf(b, "  listen = %q # the gateway itself answers; on loopback everybody may write\n", listen)
+		fmt.Fprintf(b, "  # upstream = \"%s://10.0.0.5:%d\" # with a server: what clients do passes through to it\n", s.Name, s.Port)
+		b.WriteString("  # anonymous = \"read\" # needed, or users, as soon as it listens for other machines\n")
+	}
+	b.WriteString("}\n")
 }
 
 // freePort is the protocol's own port, or one that needs no privilege.

@@ -139,6 +139,7 @@ type session struct {
 	seen    int     // bytes of a head without an end that were looked at
 	body    *chunks // of a body that is passed piece by piece
 	held    *holding
+	passing *passing
 	late    bool // a deadline for the client is armed
 	welcome bool
 
@@ -276,7 +277,7 @@ func (h *session) FromClient(b []byte) (relay.Step, error) {
 			return relay.Step{}, h.bad(h.failed)
 		}
 		if h.body != nil {
-			k, done, err := h.body.scan(b[n:], nil)
+			k, done, err := h.body.scan(b[n:], h.passing.into())
 			if err != nil {
 				if h.failed = err; n > 0 { // what is sound goes first
 					return relay.Step{Pass: n, Mid: true}, nil
@@ -289,6 +290,16 @@ func (h *session) FromClient(b []byte) (relay.Step, error) {
 			}
 			h.body = nil
 			h.incomplete(false)
+			h.passedWhole()
+			continue
+		}
+		if h.passing != nil {
+			n += h.passing.take(b[n:])
+			if h.passing.left > 0 {
+				return relay.Step{Pass: n, Mid: true}, nil
+			}
+			h.incomplete(false)
+			h.passedWhole()
 			continue
 		}
 		if h.held != nil {
@@ -317,6 +328,14 @@ func (h *session) FromClient(b []byte) (relay.Step, error) {
 		}
 	}
 	return relay.Step{Pass: n}, nil
+}
+
+// passedWhole shows a request that no bind maps, now that its body has passed.
+func (h *session) passedWhole() {
+	if p := h.passing; p != nil {
+		h.passing = nil
+		p.tap(h.f.link)
+	}
 }
 
 // request looks at the request that begins at b[*n]. more: it was counted into *n, and another
@@ -358,7 +377,7 @@ func (h *session) request(b []byte, n *int) (st relay.Step, more bool, err error
 	case "PUT", "PATCH", "DELETE", "POST":
 		verb = methodVerbs[string(r.method)]
 	}
-	if verb.Writes() || h.f.cfg.Refuse {
+	if verb.Writes() || h.f.cfg.Refuse || h.f.link.Recording() {
 		st, taken, err := h.mapped(b, *n, verb, &r)
 		if taken || err != nil {
 			return st, false, err
@@ -370,6 +389,12 @@ func (h *session) request(b []byte, n *int) (st relay.Step, more bool, err error
 	case r.length == chunked:
 		h.body = &chunks{strict: true}
 		h.incomplete(true)
+	case h.passing != nil && r.length > 0:
+		h.passing.left = r.length
+		h.incomplete(true)
+	case h.passing != nil:
+		h.incomplete(false)
+		h.passedWhole()
 	case r.length > int64(len(b)-*n):
 		h.incomplete(false) // a drain need not wait for the client, but for the answer
 		return relay.Step{Pass: *n, Skip: r.length}, false, nil
@@ -464,7 +489,14 @@ func (h *session) mapped(b []byte, n int, verb wrappers.Verb, r *head) (st relay
 		h.f.link.Tap(wrappers.Operation{Verb: verb, Address: strings.Clone(address), Who: wrappers.Who{Peer: h.peer}}, "refused: no bind maps it")
 		return st, true, h.refuse(http.StatusNotFound, why)
 	case !ok || !verb.Writes() || h.f.ours(r.origin):
-		if verb.Writes() {
+		switch {
+		case h.f.link.Recording() && !h.f.ours(r.origin):
+			if verb.Writes() {
+				h.passing = h.passingOf(verb, raw, r)
+			} else if m := string(r.method); m == http.MethodGet || m == http.MethodHead {
+				h.passingOf(verb, raw, r).tap(h.f.link)
+			}
+		case verb.Writes():
 			h.f.link.Tap(wrappers.Operation{Verb: verb, Address: strings.Clone(address), Who: wrappers.Who{Peer: h.peer}}, "passed")
 		}
 		return st, false, nil

@@ -89,6 +89,9 @@ func (f *front) serveH2(rw http.ResponseWriter, r *http.Request, proxy http.Hand
 		fail(rw, http.StatusNotFound, "no bind maps "+address)
 		return
 	case err != nil || !mapped || !verb.Writes() || f.ours([]byte(r.Header.Get(originHeader))):
+		if err == nil && verb != 0 && f.link.Recording() && !f.ours([]byte(r.Header.Get(originHeader))) {
+			f.recorded(r, verb, path)
+		}
 		proxy.ServeHTTP(rw, r)
 		return
 	}

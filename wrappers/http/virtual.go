@@ -158,6 +158,12 @@ func (v *virtual) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !mapped && !v.link.Maps(wrappers.Read, "", address) && !v.link.Maps(wrappers.Put, "", address) {
+		if v.link.Recording() {
+			if op.Payload, ok = v.unwanted(w, r, op); !ok {
+				return
+			}
+			op.Address = wholeAddress(target)
+		}
 		v.link.Tap(op, "refused: no bind maps it")
 		fail(w, http.StatusNotFound, "no bind maps "+address)
 		return
@@ -168,6 +174,11 @@ func (v *virtual) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.options(w, allowed)
 	case !slices.Contains(allowed, r.Method):
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		if v.link.Recording() {
+			if op.Payload, ok = v.unwanted(w, r, op); !ok {
+				return
+			}
+		}
 		v.link.Tap(op, "refused: method")
 		fail(w, http.StatusMethodNotAllowed, r.Method+" is not for "+address)
 	case verb == wrappers.Read && wantsEvents(r):
@@ -365,6 +376,17 @@ func payloadType(s string) string {
 		return ""
 	}
 	return s
+}
+
+// unwanted reads the body of a request that will be refused, for who records.
+func (v *virtual) unwanted(w http.ResponseWriter, r *http.Request, op wrappers.Operation) (wrappers.Payload, bool) {
+	p := wrappers.Payload{Type: payloadType(r.Header.Get("Content-Type")), Meta: metaOf(r.Header)}
+	if !op.Verb.Writes() || op.Verb == wrappers.Delete {
+		return p, true
+	}
+	raw, ok := v.body(w, r, op)
+	p.Raw = raw
+	return p, ok
 }
 
 // body reads what a write carries, within the limits of size and pace.

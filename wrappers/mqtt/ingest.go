@@ -250,12 +250,10 @@ func (c *conn) settle(s *slot) {
 	}
 }
 
-// refused tells the operator of a publish that was not taken.
+// refused tells the operator of a publish that was not taken. That it passed the link has shown.
 func (c *conn) refused(s *slot) {
 	b := c.broker
 	b.link.Count("refused_publishes", 1)
-	op := wrappers.Operation{Verb: wrappers.Message, Address: s.address, Payload: wrappers.Payload{Raw: s.msg.payload}, Who: s.who}
-	b.link.Tap(op, wrappers.Reason(s.err))
 	if errors.Is(s.err, wrappers.ErrUnavailable) && !errors.Is(s.err, context.Canceled) {
 		b.cfg.Log.Error("publish not taken", "address", s.address, "principal", s.who.Principal, "peer", s.who.Peer, "err", s.err)
 	} else {

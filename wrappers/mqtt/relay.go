@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -211,6 +212,15 @@ func (p *passage) published(b []byte, at, head, size int) (st relay.Step, stop b
 	}
 	mapped := name != "" && s.link.Maps(wrappers.Message, "", name)
 	if !mapped && !s.cfg.Refuse {
+		if !s.link.Recording() || size > s.cfg.Limits.Frame {
+			return relay.Step{}, false, nil
+		}
+		if !whole {
+			return relay.Step{Pass: at, Need: size}, true, nil
+		}
+		if pub, err := parsePublish(b[0], b[head:size], v5); err == nil && !(pub.dup && pub.qos > 0) {
+			p.recorded(name, &pub, "passed")
+		}
 		return relay.Step{}, false, nil
 	}
 	if size > s.cfg.Limits.Frame {
@@ -298,12 +308,21 @@ func verbOf(pub *publish) wrappers.Verb {
 	return wrappers.Message
 }
 
+// recorded shows a publish that passes, or is refused, without concerning a register.
+func (p *passage) recorded(topic string, pub *publish, outcome string) {
+	op := wrappers.Operation{Verb: verbOf(pub), Address: strings.Clone(topic), Payload: wrappers.Payload{Raw: pub.payload}, Who: p.who}
+	if len(pub.props) > 0 {
+		op.Payload.Type, op.Payload.Meta = meta(pub.props)
+	}
+	p.side.link.Tap(op, outcome)
+}
+
 // refusePublish answers a publish that is not forwarded: one that no bind maps, where the wrapper says so, or that its
 // client may not make.
 func (p *passage) refusePublish(at, size int, topic string, pub *publish, code byte, why error) (relay.Step, bool, error) {
 	s := p.side
 	s.link.Count("refused_publishes", 1)
-	s.link.Tap(wrappers.Operation{Verb: wrappers.Message, Address: string([]byte(topic)), Payload: wrappers.Payload{Raw: pub.payload}, Who: p.who}, why.Error())
+	p.recorded(topic, pub, why.Error())
 	if p.level != level5 {
 		return relay.Step{}, true, p.refuse(0, why)
 	}

@@ -86,6 +86,9 @@ func TestBytesPass(t *testing.T) {
 			t.Run(fmt.Sprintf("%s in pieces of %d", name, step), func(t *testing.T) {
 				b := startScripted(t, nil)
 				link := newLink()
+				if step > 1 { // recording changes no byte
+					link.Record()
+				}
 				rig := startRelay(t, link, b.addr(), func(c *wrappers.Config) { c.Options = wrappers.Options{"capture": "async"} })
 				p := dialPeer(t, rig.Addr)
 				all := bytes.Join(frames, nil)
@@ -212,6 +215,30 @@ func TestHeldUntilDurable(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRecordUnmapped: while somebody records, publishes that no bind maps are shown with their payloads, and still pass.
+func TestRecordUnmapped(t *testing.T) {
+	b := startScripted(t, nil)
+	link := newLink()
+	link.Record()
+	rig := startRelay(t, link, b.addr(), func(c *wrappers.Config) { c.Options = wrappers.Options{"capture": "async"} })
+	p := dialPeer(t, rig.Addr)
+	var all []byte
+	all = appendConnect(all, &connect{name: "MQTT", level: level311, clean: true, keepAlive: 60, clientID: []byte("c")})
+	all = appendPublish(all, false, &publish{topic: []byte("other/a"), payload: []byte("21.5")}, nil)
+	all = appendPublish(all, false, &publish{topic: []byte("other/b"), retain: true}, nil)
+	all = append(all, typePingreq<<4, 0)
+	if _, err := p.nc.Write(all); err != nil {
+		t.Fatal(err)
+	}
+	b.await("the ping", func(c *scriptedConn) bool {
+		return !strings.HasPrefix(c.id, "spookgw-") && len(c.got) == 4 && c.got[3].kind() == typePingreq
+	})
+	taps := link.Taps()
+	if len(taps) != 2 || taps[0].Op.Address != "other/a" || string(taps[0].Op.Payload.Raw) != "21.5" || taps[0].Op.Verb != wrappers.Message || taps[1].Op.Verb != wrappers.Delete {
+		t.Errorf("got %+v", taps)
 	}
 }
 

@@ -209,7 +209,6 @@ func (b *broker) publishWill(w *publication) {
 	b.bg.Go(func() {
 		if err := b.commit(w); err != nil {
 			b.link.Count("refused_wills", 1)
-			b.link.Tap(wrappers.Operation{Verb: wrappers.Message, Address: w.address, Payload: wrappers.Payload{Raw: w.msg.payload}, Who: w.who}, wrappers.Reason(err))
 			b.cfg.Log.Warn("will not taken", "address", w.address, "peer", w.who.Peer, "err", err)
 		}
 	})

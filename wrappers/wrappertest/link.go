@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ type Link struct {
 	seen       []wrappers.Observation
 	positions  []wrappers.Position
 	tapped     []Tapped
+	recording  atomic.Bool
 	counts     map[string]int
 	kept       map[string][]byte
 	fail       map[Call][]error

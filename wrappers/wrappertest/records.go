@@ -127,6 +127,12 @@ func (l *Link) Tap(op wrappers.Operation, outcome string) {
 	l.wake()
 }
 
+// Record has Recording say from now on that somebody records.
+func (l *Link) Record() { l.recording.Store(true) }
+
+// Recording implements wrappers.Link.
+func (l *Link) Recording() bool { return l.recording.Load() }
+
 // Count implements wrappers.Link.
 func (l *Link) Count(event string, n int) {
 	l.mu.Lock()
