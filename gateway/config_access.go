@@ -37,10 +37,10 @@ func (l *loader) groups(blocks []*hclsyntax.Block) {
 		}
 		name := b.Labels[0]
 		if !userName.MatchString(name) {
-			l.errorAt(b.LabelRanges[0], "bad group name", "A group's name is 1 to 128 characters without spaces, quotes, and @ / :.")
+			l.errorAt("GW005", b.LabelRanges[0], "bad group name", "A group's name is 1 to 128 characters without spaces, quotes, and @ / :.")
 		}
 		if first, ok := l.at["group "+name]; ok {
-			l.errorAt(b.LabelRanges[0], "second group of that name", "%q stands at %s already.", name, fileLine(first))
+			l.errorAt("GW006", b.LabelRanges[0], "second group of that name", "%q stands at %s already.", name, fileLine(first))
 			continue
 		}
 		l.at["group "+name] = b.LabelRanges[0]
@@ -59,7 +59,7 @@ func (l *loader) groups(blocks []*hclsyntax.Block) {
 		members := mapping.Principals(l.Log, c.Attrs["members"], people)
 		for _, m := range members {
 			if m == "*" || m[0] == '@' {
-				l.errorAt(c.Attrs["members"].Expr.Range(), "a group in a group", "%q: the members of a group are users and wrappers.", m)
+				l.errorAt("GW060", c.Attrs["members"].Expr.Range(), "a group in a group", "%q: the members of a group are users and wrappers.", m)
 			}
 		}
 		l.config.Groups[b.Labels[0]] = members
@@ -80,13 +80,13 @@ func (l *loader) access(blocks []*hclsyntax.Block) {
 		overlap, err := names.Add(b.Labels[0])
 		switch {
 		case err != nil:
-			l.errorAt(b.LabelRanges[0], "not the template of a register", "%s", err)
+			l.errorAt("MAP002", b.LabelRanges[0], "not the template of a register", "%s", err)
 		case overlap >= 0:
-			l.errorAt(b.LabelRanges[0], "two access blocks for some registers", "%q at %s has registers in common with it, and neither is the more specific one.",
+			l.errorAt("GW061", b.LabelRanges[0], "two access blocks for some registers", "%q at %s has registers in common with it, and neither is the more specific one.",
 				l.config.Access[overlap].Register, fileLine(at[overlap]))
 		}
 		if c.Attrs["read"] == nil && c.Attrs["write"] == nil {
-			l.errorAt(b.DefRange(), "an access block that names nobody", "Say who may: read = [\"ann\"], write = [\"@doctors\"]. Nobody at all is read = [].")
+			l.errorAt("MAP034", b.DefRange(), "an access block that names nobody", "Say who may: read = [\"ann\"], write = [\"@doctors\"]. Nobody at all is read = [].")
 		}
 		if err == nil {
 			people := l.people()
@@ -109,7 +109,7 @@ func (l *loader) policy() {
 	}
 	var err error
 	if c.Policy, err = newPolicy(c.Access, c.Groups, c.Set); err != nil {
-		l.failures = append(l.failures, failure("access", err.Error()))
+		l.failures = append(l.failures, failure("GW061", "access", err.Error()))
 		return
 	}
 	if c.Policy == nil {
@@ -131,7 +131,7 @@ func (l *loader) cutOff(b *mapping.Bind, w *WrapperBlock) {
 	p, who := l.config.Policy, principal{protocol: w.Protocol.Name, wrapper: w.Name}
 	warn := func(v verdict, what string) {
 		if !v.ok {
-			l.failures = append(l.failures, &diag.Diagnostic{Severity: diag.Warning, Summary: fmt.Sprintf("%s may not %s %s", who, what, b.Register()),
+			l.failures = append(l.failures, &diag.Diagnostic{Code: "GW062", Severity: diag.Warning, Summary: fmt.Sprintf("%s may not %s %s", who, what, b.Register()),
 				Detail: fmt.Sprintf("The bind at %s is there for it, but %s (%s). Add %q there if its server may.", b.Source(), v.why, v.source, who.String())})
 		}
 	}

@@ -89,10 +89,11 @@ func LoadConfig(req LoadRequest) (*Config, diag.Diagnostics) {
 			_, _ = l.digest.Write(src)
 			files = append(files, diag.File{Name: req.File, Bytes: src})
 		case !req.Bare || !errors.Is(err, fs.ErrNotExist):
-			l.failures = append(l.failures, failure("can't read the configuration", err.Error()))
+			l.failures = append(l.failures, failure("GW001", "can't read the configuration", err.Error()))
 		}
 	}
 	l.reading = newReading(l.dir, req.Sources, diag.NewLog(files))
+	l.Hints = foreignHint
 	l.defaults()
 	for _, src := range l.Parse() {
 		l.gateway(src.Body)
@@ -117,8 +118,8 @@ func LoadConfig(req LoadRequest) (*Config, diag.Diagnostics) {
 }
 
 // failure is a finding that no line is to blame for.
-func failure(summary, detail string) *diag.Diagnostic {
-	return &diag.Diagnostic{Severity: diag.Error, Summary: summary, Detail: detail}
+func failure(code diag.Code, summary, detail string) *diag.Diagnostic {
+	return &diag.Diagnostic{Code: code, Severity: diag.Error, Summary: summary, Detail: detail}
 }
 
 var (
@@ -194,7 +195,7 @@ func (l *loader) gateway(body *hclsyntax.Body) {
 	own.Blocks = nil
 	for _, b := range body.Blocks {
 		if b.Type == "register" || b.Type == "bind" || b.Type == "ignore" || b.Type == "test" {
-			l.errorAt(b.TypeRange, b.Type+" stands in the wrong file", "It belongs into a mapping, mappings.d/*.hcl.")
+			l.errorAt("GW003", b.TypeRange, b.Type+" stands in the wrong file", "It belongs into a mapping, mappings.d/*.hcl.")
 			continue
 		}
 		own.Blocks = append(own.Blocks, b)
@@ -253,18 +254,18 @@ func (l *loader) domains(attr *hclsyntax.Attribute) {
 		return
 	}
 	if len(names) == 0 {
-		l.errorAt(attr.Expr.Range(), "no domain", "\"domains\" names at least one.")
+		l.errorAt("GW004", attr.Expr.Range(), "no domain", "\"domains\" names at least one.")
 		return
 	}
 	if len(names) > maxDomains {
-		l.errorAt(attr.Expr.Range(), "too many domains", "A gateway has %d at most.", maxDomains)
+		l.errorAt("GW004", attr.Expr.Range(), "too many domains", "A gateway has %d at most.", maxDomains)
 	}
 	for i, n := range names {
 		if slices.Contains(names[:i], n) {
-			l.errorAt(attr.Expr.Range(), "a domain twice", "%q stands there twice.", n)
+			l.errorAt("GW004", attr.Expr.Range(), "a domain twice", "%q stands there twice.", n)
 		}
 		if !domainName.MatchString(n) {
-			l.errorAt(attr.Expr.Range(), "bad domain name", "%q: a domain's name is 1 to 63 letters, digits, dots, dashes and underscores, and begins with a letter or digit.", n)
+			l.errorAt("GW004", attr.Expr.Range(), "bad domain name", "%q: a domain's name is 1 to 63 letters, digits, dots, dashes and underscores, and begins with a letter or digit.", n)
 		}
 	}
 	l.config.Domains = names
@@ -286,7 +287,7 @@ func (l *loader) daemon(b *hclsyntax.Block) {
 	if a := content.Attrs["socket"]; l.text(a, &l.config.Daemon.Socket) {
 		switch path := l.config.Daemon.Socket; {
 		case path == "":
-			l.errorAt(a.Expr.Range(), "empty path", "Leave \"socket\" out for the default place.")
+			l.errorAt("GW010", a.Expr.Range(), "empty path", "Leave \"socket\" out for the default place.")
 		default:
 			l.config.Daemon.Socket = relativeTo(l.dir, path)
 		}
@@ -294,7 +295,7 @@ func (l *loader) daemon(b *hclsyntax.Block) {
 	if a := content.Attrs["websocket"]; l.text(a, &l.config.Daemon.WebSocket) && l.address(a, l.config.Daemon.WebSocket) {
 		l.listen = append(l.listen, listenAt{l.config.Daemon.WebSocket, "daemon", a.Expr.Range()})
 		if !onLoopback(l.config.Daemon.WebSocket) {
-			l.warnAt(a.Expr.Range(), "open to the network", "/healthz, /readyz and /metrics have neither TLS nor logon. They hold no values, but names and figures.")
+			l.warnAt("GW030", a.Expr.Range(), "open to the network", "/healthz, /readyz and /metrics have neither TLS nor logon. They hold no values, but names and figures.")
 		}
 	}
 }
@@ -304,16 +305,16 @@ var userName = regexp.MustCompile(`^[^\s@/:"\x00-\x1f]{1,128}$`)
 func (l *loader) user(b *hclsyntax.Block) {
 	u := User{Name: b.Labels[0]}
 	if !userName.MatchString(u.Name) {
-		l.errorAt(b.LabelRanges[0], "bad user name", "A user's name is 1 to 128 characters without spaces, quotes, and @ / :.")
+		l.errorAt("GW005", b.LabelRanges[0], "bad user name", "A user's name is 1 to 128 characters without spaces, quotes, and @ / :.")
 	}
 	if first, ok := l.at["user "+u.Name]; ok {
-		l.errorAt(b.LabelRanges[0], "second user of that name", "%q stands at %s already.", u.Name, fileLine(first))
+		l.errorAt("GW006", b.LabelRanges[0], "second user of that name", "%q stands at %s already.", u.Name, fileLine(first))
 		return
 	}
 	l.at["user "+u.Name] = b.LabelRanges[0]
 	content := l.Decode(b.Body, b.DefRange(), userSchema)
 	if a := content.Attrs["password"]; l.secret(a, &u.Password) && u.Password.Empty() {
-		l.errorAt(a.NameRange, "empty password", "Nobody can log on with an empty password. Leave it out, or give one.")
+		l.errorAt("GW020", a.NameRange, "empty password", "Nobody can log on with an empty password. Leave it out, or give one.")
 	}
 	l.texts(content.Attrs["keys"], &u.Keys)
 	if a := content.Attrs["as"]; a != nil {
@@ -321,7 +322,7 @@ func (l *loader) user(b *hclsyntax.Block) {
 			u.As = map[string]string{}
 			for _, p := range list {
 				if l.protocol(p.key) == nil && !slices.Contains(laterProtocols, p.key) {
-					l.Unknown(a.Expr.Range(), "protocol", p.key, l.protocolNames())
+					l.Unknown("GW007", a.Expr.Range(), "protocol", p.key, l.protocolNames())
 				}
 				u.As[p.key] = p.value
 			}
@@ -338,7 +339,7 @@ func (l *loader) usersTwice() {
 			u := &l.config.Users[i]
 			name := u.nameIn(p.Name)
 			if other, ok := seen[name]; ok {
-				l.errorAt(l.at["user "+u.Name], "Two users with one name", "%q and %q both log on to %s as %q.", other, u.Name, p.Name, name)
+				l.errorAt("GW006", l.at["user "+u.Name], "Two users with one name", "%q and %q both log on to %s as %q.", other, u.Name, p.Name, name)
 			}
 			seen[name] = u.Name
 		}
@@ -372,7 +373,7 @@ func (l *loader) mappings() {
 	for _, path := range paths {
 		src, err := l.req.Sources.ReadFile(path)
 		if err != nil {
-			l.failures = append(l.failures, failure("can't read a mapping", err.Error()))
+			l.failures = append(l.failures, failure("GW002", "can't read a mapping", err.Error()))
 			continue
 		}
 		_, _ = fmt.Fprintf(l.digest, "\x00%s\x00", filepath.Base(path))
@@ -392,11 +393,11 @@ func (l *loader) mappingPaths() []string {
 	for _, g := range l.globs {
 		found, err := l.req.Sources.Glob(relativeTo(l.dir, g))
 		if err != nil {
-			l.failures = append(l.failures, failure("bad pattern in \"mappings\"", g+": "+err.Error()))
+			l.failures = append(l.failures, failure("GW002", "bad pattern in \"mappings\"", g+": "+err.Error()))
 			continue
 		}
 		if len(found) == 0 && !strings.ContainsAny(g, "*?[") {
-			l.failures = append(l.failures, failure("no such mapping", relativeTo(l.dir, g)+" is not there."))
+			l.failures = append(l.failures, failure("GW002", "no such mapping", relativeTo(l.dir, g)+" is not there."))
 		}
 		for _, p := range found {
 			if !seen[p] {
@@ -421,7 +422,7 @@ func (l *loader) address(a *hclsyntax.Attribute, s string) bool {
 		_, err = net.LookupPort("tcp", port)
 	}
 	if err != nil {
-		l.errorAt(a.Expr.Range(), "bad address", "%q is not host:port, as \"127.0.0.1:1883\".", s)
+		l.errorAt("GW011", a.Expr.Range(), "bad address", "%q is not host:port, as \"127.0.0.1:1883\".", s)
 	}
 	return err == nil
 }
@@ -432,7 +433,7 @@ func (l *loader) listenersTwice() {
 	for i, a := range l.listen {
 		for _, b := range l.listen[:i] {
 			if sameListener(a.address, b.address) {
-				l.errorAt(a.at, "address taken twice", "%s listens on %s already, at %s.", b.owner, b.address, fileLine(b.at))
+				l.errorAt("GW012", a.at, "address taken twice", "%s listens on %s already, at %s.", b.owner, b.address, fileLine(b.at))
 				break
 			}
 		}

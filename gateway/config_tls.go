@@ -34,7 +34,7 @@ func (w *wrapperReading) tls() {
 	var listen, dial *hclsyntax.Block
 	put := func(to **hclsyntax.Block, b *hclsyntax.Block) {
 		if *to != nil {
-			w.errorAt(b.DefRange(), "second "+b.Type+" block", "The first stands at %s.", fileLine((*to).DefRange()))
+			w.errorAt("HCL010", b.DefRange(), "second "+b.Type+" block", "The first stands at %s.", fileLine((*to).DefRange()))
 		}
 		*to = b
 	}
@@ -45,7 +45,7 @@ func (w *wrapperReading) tls() {
 		case b.Type == "tls":
 			put(&dial, b)
 		case b.Type == "upstream_tls" && !dials:
-			w.errorAt(b.DefRange(), "no upstream", "\"upstream_tls\" is for the server behind this wrapper, and it has none. For the listener, write tls { … }.")
+			w.errorAt("GW017", b.DefRange(), "no upstream", "\"upstream_tls\" is for the server behind this wrapper, and it has none. For the listener, write tls { … }.")
 		case b.Type == "upstream_tls":
 			put(&dial, b)
 		}
@@ -82,7 +82,7 @@ func (w *wrapperReading) dialTLS(b *hclsyntax.Block) {
 	case cert != nil && key != nil:
 		t.pair, _, _, t.Cert = w.certificate(cert, key)
 	case cert != nil || key != nil:
-		w.errorAt(b.DefRange(), "half a certificate", "\"cert\" and \"key\" come together.")
+		w.errorAt("GW040", b.DefRange(), "half a certificate", "\"cert\" and \"key\" come together.")
 	}
 	for i := range w.out.Upstreams {
 		up := &w.out.Upstreams[i]
@@ -93,7 +93,7 @@ func (w *wrapperReading) dialTLS(b *hclsyntax.Block) {
 					secure = append(secure, s.Name)
 				}
 			}
-			w.errorAt(b.DefRange(), "upstream without TLS", "The upstream's scheme is %q, which is plain. With TLS it is one of %s.", up.Scheme, quoted(secure))
+			w.errorAt("GW041", b.DefRange(), "upstream without TLS", "The upstream's scheme is %q, which is plain. With TLS it is one of %s.", up.Scheme, quoted(secure))
 			return
 		}
 		each := t
@@ -109,21 +109,21 @@ func (w *wrapperReading) certificate(cert, key *hclsyntax.Attribute) (pair *tls.
 	certFile, keyFile = relativeTo(w.dir, certFile), relativeTo(w.dir, keyFile)
 	certPEM, err := w.req.Sources.ReadFile(certFile)
 	if err != nil {
-		w.errorAt(cert.Expr.Range(), "can't read the certificate", "%v.", err)
+		w.errorAt("GW042", cert.Expr.Range(), "can't read the certificate", "%v.", err)
 		return nil, certFile, keyFile, nil
 	}
 	keyPEM, err := w.req.Sources.ReadFile(keyFile)
 	if err != nil {
-		w.errorAt(key.Expr.Range(), "can't read the key", "%v.", err)
+		w.errorAt("GW042", key.Expr.Range(), "can't read the key", "%v.", err)
 		return nil, certFile, keyFile, nil
 	}
 	p, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
-		w.errorAt(cert.Expr.Range(), "certificate and key don't work", "%v.", err)
+		w.errorAt("GW043", cert.Expr.Range(), "certificate and key don't work", "%v.", err)
 		return nil, certFile, keyFile, nil
 	}
 	if p.Leaf != nil && time.Now().After(p.Leaf.NotAfter) {
-		w.warnAt(cert.Expr.Range(), "certificate expired", "It was valid until %s.", p.Leaf.NotAfter.Format(time.RFC3339))
+		w.warnAt("GW044", cert.Expr.Range(), "certificate expired", "It was valid until %s.", p.Leaf.NotAfter.Format(time.RFC3339))
 	}
 	return &p, certFile, keyFile, certPEM
 }
@@ -135,11 +135,11 @@ func (w *wrapperReading) authorities(a *hclsyntax.Attribute) []byte {
 	}
 	pem, err := w.req.Sources.ReadFile(relativeTo(w.dir, path))
 	if err != nil {
-		w.errorAt(a.Expr.Range(), "can't read the authorities", "%v.", err)
+		w.errorAt("GW042", a.Expr.Range(), "can't read the authorities", "%v.", err)
 		return nil
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
-		w.errorAt(a.Expr.Range(), "no certificate in it", "%s holds no certificate in PEM form.", path)
+		w.errorAt("GW042", a.Expr.Range(), "no certificate in it", "%s holds no certificate in PEM form.", path)
 	}
 	return pem
 }

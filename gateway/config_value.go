@@ -31,12 +31,12 @@ func newReading(dir string, files Sources, log *diag.Log) *reading {
 	}}}
 }
 
-func (r *reading) errorAt(at hcl.Range, summary, format string, args ...any) {
-	r.Error(at, summary, fmt.Sprintf(format, args...))
+func (r *reading) errorAt(code diag.Code, at hcl.Range, summary, format string, args ...any) {
+	r.Error(code, at, summary, fmt.Sprintf(format, args...))
 }
 
-func (r *reading) warnAt(at hcl.Range, summary, format string, args ...any) {
-	r.Warn(at, summary, fmt.Sprintf(format, args...))
+func (r *reading) warnAt(code diag.Code, at hcl.Range, summary, format string, args ...any) {
+	r.Warn(code, at, summary, fmt.Sprintf(format, args...))
 }
 
 // constant evaluates an attribute that is there.
@@ -109,7 +109,7 @@ func (r *reading) value(attr *hclsyntax.Attribute, want cty.Type, form string) (
 }
 
 func (r *reading) wrongType(attr *hclsyntax.Attribute, form string) {
-	r.errorAt(attr.Expr.Range(), attr.Name+" has a value of the wrong form", "It is written as %s.", form)
+	r.errorAt("HCL014", attr.Expr.Range(), attr.Name+" has a value of the wrong form", "It is written as %s.", form)
 }
 
 func (r *reading) text(attr *hclsyntax.Attribute, into *string) bool {
@@ -143,7 +143,7 @@ func (r *reading) whole(attr *hclsyntax.Attribute, low, high int64, into *int64)
 		if high > 0 {
 			bounds = fmt.Sprintf("between %d and %d", low, high)
 		}
-		r.errorAt(attr.Expr.Range(), attr.Name+" is out of range", "It is %s.", bounds)
+		r.errorAt("HCL016", attr.Expr.Range(), attr.Name+" is out of range", "It is %s.", bounds)
 		return false
 	}
 	*into = n
@@ -169,6 +169,7 @@ func (r *reading) choice(attr *hclsyntax.Attribute, words []string, into *string
 // unknown names a word that is none of those there are.
 func (r *reading) unknown(at hcl.Range, what, word string, words []string) {
 	r.Add(&diag.Diagnostic{
+		Code:     "HCL015",
 		Severity: diag.Error, Subject: at, Summary: fmt.Sprintf("%s can't be %q", what, word),
 		Detail: "It is one of " + quoted(words) + ".", Suggestion: diag.Suggest(word, words),
 	})
@@ -238,7 +239,7 @@ func (r *reading) secret(attr *hclsyntax.Attribute, into *Secret) bool {
 	*into = NewSecret(s)
 	if isLiteral(attr.Expr) {
 		// The name's range, not the value's: a message about a secret must not underline it.
-		r.warnAt(attr.NameRange, "secret written out", "Whoever can read this file, or its history, has it. Use file(\"path\") or env(\"NAME\").")
+		r.warnAt("GW021", attr.NameRange, "secret written out", "Whoever can read this file, or its history, has it. Use file(\"path\") or env(\"NAME\").")
 	}
 	return true
 }
@@ -267,7 +268,7 @@ func (r *reading) duration(attr *hclsyntax.Attribute, low, high time.Duration, i
 		return false
 	}
 	if d < low || d > high {
-		r.errorAt(attr.Expr.Range(), attr.Name+" is out of range", "It is between %s and %s.", low, high)
+		r.errorAt("HCL016", attr.Expr.Range(), attr.Name+" is out of range", "It is between %s and %s.", low, high)
 		return false
 	}
 	*into = d
@@ -308,7 +309,7 @@ func (r *reading) size(attr *hclsyntax.Attribute, low, high uint64, into *uint64
 		return false
 	}
 	if n < low || n > high {
-		r.errorAt(attr.Expr.Range(), attr.Name+" is out of range", "It is between %s and %s.", FormatSize(low), FormatSize(high))
+		r.errorAt("HCL016", attr.Expr.Range(), attr.Name+" is out of range", "It is between %s and %s.", FormatSize(low), FormatSize(high))
 		return false
 	}
 	*into = n

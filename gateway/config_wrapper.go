@@ -50,10 +50,10 @@ var (
 func (l *loader) wrapper(b *hclsyntax.Block) {
 	protocol, name := b.Labels[0], b.Labels[1]
 	if !wrapperName.MatchString(name) {
-		l.errorAt(b.LabelRanges[1], "bad wrapper name", "A wrapper's name is 1 to 63 small letters, digits, dashes and underscores, and begins with a letter or digit.")
+		l.errorAt("GW005", b.LabelRanges[1], "bad wrapper name", "A wrapper's name is 1 to 63 small letters, digits, dashes and underscores, and begins with a letter or digit.")
 	}
 	if first, ok := l.at["wrapper "+name]; ok {
-		l.errorAt(b.LabelRanges[1], "second wrapper of that name", "%q stands at %s already. Names are unique, whatever the protocol.", name, fileLine(first))
+		l.errorAt("GW006", b.LabelRanges[1], "second wrapper of that name", "%q stands at %s already. Names are unique, whatever the protocol.", name, fileLine(first))
 	} else {
 		l.at["wrapper "+name] = b.LabelRanges[1]
 	}
@@ -62,7 +62,7 @@ func (l *loader) wrapper(b *hclsyntax.Block) {
 		if slices.Contains(laterProtocols, protocol) {
 			l.Later(b.LabelRanges[0], fmt.Sprintf("the protocol %q", protocol))
 		} else {
-			l.Unknown(b.LabelRanges[0], "protocol", protocol, l.protocolNames())
+			l.Unknown("GW007", b.LabelRanges[0], "protocol", protocol, l.protocolNames())
 		}
 		return
 	}
@@ -78,6 +78,7 @@ func (l *loader) wrapper(b *hclsyntax.Block) {
 		Upstream: w.content.Attrs["upstream"] != nil, Listens: w.content.Attrs["listen"] != nil,
 	}
 	for _, u := range w.out.Upstreams {
+		info.Reaches = append(info.Reaches, u.Addr+u.Path)
 		if u.Server != "" {
 			info.Servers = append(info.Servers, u.Server)
 		}
@@ -96,7 +97,7 @@ func (w *wrapperReading) read() {
 	attrs := w.content.Attrs
 	if a := attrs["listen"]; w.texts(a, &w.out.Listen) {
 		if len(w.out.Listen) == 0 {
-			w.errorAt(a.Expr.Range(), "no address", "\"listen\" is empty: leave it out for an attached wrapper.")
+			w.errorAt("GW011", a.Expr.Range(), "no address", "\"listen\" is empty: leave it out for an attached wrapper.")
 		}
 		for _, s := range w.out.Listen {
 			if w.address(a, s) {
@@ -106,7 +107,7 @@ func (w *wrapperReading) read() {
 	}
 	w.upstreams(attrs["upstream"])
 	if attrs["listen"] == nil && attrs["upstream"] == nil {
-		w.errorAt(w.block.DefRange(), "neither listen nor upstream", "A wrapper listens (virtual), or has an upstream (attached), or both (relay).")
+		w.errorAt("GW013", w.block.DefRange(), "neither listen nor upstream", "A wrapper listens (virtual), or has an upstream (attached), or both (relay).")
 	}
 	w.text(attrs["base"], &w.out.Base)
 	w.duration(attrs["drain"], 0, time.Hour, &w.out.Drain)
@@ -136,11 +137,11 @@ func (w *wrapperReading) upstreams(a *hclsyntax.Attribute) {
 		w.wrongType(a, form)
 	}
 	if len(list) > 1 && w.content.Attrs["listen"] != nil {
-		w.errorAt(a.Expr.Range(), "several servers behind one listener", "A relay has one upstream: a peer's bytes go to one server. Give each server a wrapper of its own, or leave out \"listen\".")
+		w.errorAt("GW014", a.Expr.Range(), "several servers behind one listener", "A relay has one upstream: a peer's bytes go to one server. Give each server a wrapper of its own, or leave out \"listen\".")
 	}
 	for _, p := range list {
 		if !serverKey.MatchString(p.key) {
-			w.errorAt(a.Expr.Range(), "bad server name", "%q: a server's name is 1 to 63 letters, digits, dots, dashes and underscores.", p.key)
+			w.errorAt("GW005", a.Expr.Range(), "bad server name", "%q: a server's name is 1 to 63 letters, digits, dots, dashes and underscores.", p.key)
 		}
 		w.upstream(a, p.key, p.value)
 	}
@@ -155,10 +156,12 @@ func (w *wrapperReading) schemes() []string {
 }
 
 func (w *wrapperReading) upstream(a *hclsyntax.Attribute, server, text string) {
-	fail := func(summary, format string, args ...any) { w.errorAt(a.Expr.Range(), summary, format, args...) }
+	fail := func(code diag.Code, summary, format string, args ...any) {
+		w.errorAt(code, a.Expr.Range(), summary, format, args...)
+	}
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme == "" || u.Opaque != "" {
-		fail("bad upstream", "An upstream is written scheme://host:port, with one of the schemes %s.", quoted(w.schemes()))
+		fail("GW015", "bad upstream", "An upstream is written scheme://host:port, with one of the schemes %s.", quoted(w.schemes()))
 		return
 	}
 	i := slices.IndexFunc(w.out.Protocol.Schemes, func(s wrappers.Scheme) bool { return s.Name == u.Scheme })
@@ -169,7 +172,7 @@ func (w *wrapperReading) upstream(a *hclsyntax.Attribute, server, text string) {
 	scheme := w.out.Protocol.Schemes[i]
 	up := UpstreamBlock{Server: server, Scheme: u.Scheme, Path: u.EscapedPath()}
 	if u.RawQuery != "" || u.Fragment != "" {
-		fail("bad upstream", "An upstream has no ? and no #.")
+		fail("GW015", "bad upstream", "An upstream has no ? and no #.")
 	}
 	switch port := u.Port(); {
 	case u.Hostname() != "":
@@ -180,14 +183,14 @@ func (w *wrapperReading) upstream(a *hclsyntax.Attribute, server, text string) {
 	case u.Path != "":
 		up.Addr, up.Path = u.Path, ""
 	default:
-		fail("bad upstream", "It names no host.")
+		fail("GW015", "bad upstream", "It names no host.")
 	}
 	if u.User != nil {
 		up.User = u.User.Username()
 		if pw, ok := u.User.Password(); ok {
 			up.Password = NewSecret(pw)
 			if isLiteral(a.Expr) {
-				w.warnAt(a.NameRange, "secret written out", "The password stands in the upstream's address. Use password = file(\"path\") or env(\"NAME\").")
+				w.warnAt("GW021", a.NameRange, "secret written out", "The password stands in the upstream's address. Use password = file(\"path\") or env(\"NAME\").")
 			}
 		}
 	}
@@ -203,20 +206,20 @@ func (w *wrapperReading) credentials(user, password *hclsyntax.Attribute) {
 	hasName, hasSecret := w.text(user, &name), w.secret(password, &secret)
 	for _, a := range []*hclsyntax.Attribute{user, password} {
 		if a != nil && w.content.Attrs["upstream"] == nil {
-			w.errorAt(a.NameRange, "nobody to log on to", "%q is for the upstream's server, and this wrapper has none. Who may log on to the gateway stands in user blocks.", a.Name)
+			w.errorAt("GW022", a.NameRange, "nobody to log on to", "%q is for the upstream's server, and this wrapper has none. Who may log on to the gateway stands in user blocks.", a.Name)
 		}
 	}
 	for i := range w.out.Upstreams {
 		up := &w.out.Upstreams[i]
 		if hasName {
 			if up.User != "" {
-				w.errorAt(user.NameRange, "two user names", "The upstream's address names a user already.")
+				w.errorAt("GW023", user.NameRange, "two user names", "The upstream's address names a user already.")
 			}
 			up.User = name
 		}
 		if hasSecret {
 			if !up.Password.Empty() {
-				w.errorAt(password.NameRange, "two passwords", "The upstream's address holds a password already.")
+				w.errorAt("GW023", password.NameRange, "two passwords", "The upstream's address holds a password already.")
 			}
 			up.Password = secret
 		}
@@ -307,7 +310,7 @@ func (w *wrapperReading) unmapped(a *hclsyntax.Attribute) {
 		return
 	}
 	if w.content.Attrs["listen"] == nil || w.content.Attrs["upstream"] == nil {
-		w.errorAt(a.NameRange, "only in a relay", "\"unmapped\" says what a relay does with operations that no bind maps. A wrapper without both listen and upstream has no choice.")
+		w.errorAt("GW016", a.NameRange, "only in a relay", "\"unmapped\" says what a relay does with operations that no bind maps. A wrapper without both listen and upstream has no choice.")
 	}
 	w.out.Refuse = word == "refuse"
 }
@@ -318,7 +321,7 @@ func (w *wrapperReading) openness(a *hclsyntax.Attribute) {
 	has := w.choice(a, []string{"read", "write"}, &word)
 	virtual := w.content.Attrs["listen"] != nil && w.content.Attrs["upstream"] == nil
 	if a != nil && !virtual {
-		w.errorAt(a.NameRange, "only in a virtual wrapper", "\"anonymous\" is for what the gateway itself answers. In a relay the server decides who may do what.")
+		w.errorAt("GW016", a.NameRange, "only in a virtual wrapper", "\"anonymous\" is for what the gateway itself answers. In a relay the server decides who may do what.")
 	}
 	open := slices.ContainsFunc(w.out.Listen, func(s string) bool { return !onLoopback(s) })
 	users := len(w.config.Users) > 0
@@ -335,10 +338,10 @@ func (w *wrapperReading) openness(a *hclsyntax.Attribute) {
 		return
 	}
 	if virtual && !users && a == nil {
-		w.errorAt(listen.Expr.Range(), "open to everybody", "This listener is not on loopback only, and there is no user. Add a user block, or say anonymous = \"read\" or \"write\".")
+		w.errorAt("GW031", listen.Expr.Range(), "open to everybody", "This listener is not on loopback only, and there is no user. Add a user block, or say anonymous = \"read\" or \"write\".")
 	}
 	if w.out.TLS == nil {
-		w.warnAt(listen.Expr.Range(), "open to the network without TLS", "What passes here, passwords too, can be read on the way. Add a tls { … } block, or listen on 127.0.0.1.")
+		w.warnAt("GW032", listen.Expr.Range(), "open to the network without TLS", "What passes here, passwords too, can be read on the way. Add a tls { … } block, or listen on 127.0.0.1.")
 	}
 }
 

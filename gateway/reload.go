@@ -146,12 +146,12 @@ func (g *Gateway) compare(config *Config) *Reload {
 // fixed notes what a reload can't change.
 func (g *Gateway) fixed(old, config *Config) (found diag.Diagnostics) {
 	if g.options.Data == "" && old.Data != config.Data || !slices.Equal(old.Domains, config.Domains) {
-		found = append(found, failure("a reload can't change data or domains",
+		found = append(found, failure("GW050", "a reload can't change data or domains",
 			fmt.Sprintf("They are fixed while the gateway runs, at %s and %s. Restart it.", old.Data, quoted(old.Domains))))
 	}
 	if old.Daemon != config.Daemon || old.MinFree != config.MinFree {
 		found = append(found, &diag.Diagnostic{
-			Severity: diag.Warning, Summary: "this takes effect at the next start",
+			Code: "GW051", Severity: diag.Warning, Summary: "this takes effect at the next start",
 			Detail: "The daemon block and min_free stay as they were until the gateway is restarted.",
 		})
 	}

@@ -60,7 +60,8 @@ type Bind struct {
 	present   bool       // map or in depend on whether the address is there
 	marks     []deadMark // delete = { member = value }: what says in a document that its register is gone
 	shared    bool       // other binds have the same addresses
-	broken    bool       // while loading: it has mistakes
+	regs      []regCall
+	broken    bool // while loading: it has mistakes
 }
 
 // A mapped field flows both ways through a path and steps that can be inverted.

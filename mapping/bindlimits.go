@@ -67,22 +67,22 @@ func (l *loader) bindLimits(bind *Bind, c diag.Content) {
 		bind.every = l.interval(a, minEvery, maxEvery)
 		switch {
 		case bind.direction == "in":
-			l.Error(a.NameRange, "`every` in a bind that only comes in", "It says how often changes are told. Take it out, or change the direction.")
+			l.Error("MAP085", a.NameRange, "`every` in a bind that only comes in", "It says how often changes are told. Take it out, or change the direction.")
 		case bind.events:
-			l.Error(a.NameRange, "`every` beside `events`", "With events each change is told, with every the newest state now and then. Take one of them out.")
+			l.Error("MAP068", a.NameRange, "`every` beside `events`", "With events each change is told, with every the newest state now and then. Take one of them out.")
 		}
 	}
 	if a := c.Attrs["poll"]; a != nil {
 		bind.poll = l.interval(a, minPoll, maxEvery)
 		if bind.direction == "out" {
-			l.Error(a.NameRange, "`poll` in a bind that only goes out", "It says how often the server is asked. Take it out, or change the direction.")
+			l.Error("MAP085", a.NameRange, "`poll` in a bind that only goes out", "It says how often the server is asked. Take it out, or change the direction.")
 		}
 		for _, name := range bind.wrapperNames {
 			switch w := l.set.wrappers[name].info; {
 			case !w.Upstream:
-				l.Error(a.NameRange, fmt.Sprintf("nobody to ask: wrapper %q has no upstream", name), "`poll` says how often a server is asked. Take it out.")
+				l.Error("MAP068", a.NameRange, fmt.Sprintf("nobody to ask: wrapper %q has no upstream", name), "`poll` says how often a server is asked. Take it out.")
 			case w.Protocol.Feed:
-				l.Error(a.NameRange, fmt.Sprintf("%s servers tell of changes by themselves", w.Protocol.Name), "`poll` is for servers that have to be asked. Take it out.")
+				l.Error("MAP068", a.NameRange, fmt.Sprintf("%s servers tell of changes by themselves", w.Protocol.Name), "`poll` is for servers that have to be asked. Take it out.")
 			}
 		}
 	}
@@ -101,9 +101,9 @@ func (l *loader) interval(a *hclsyntax.Attribute, low, high time.Duration) time.
 	d, err := diag.ParseDuration(text)
 	switch {
 	case err != nil:
-		l.Error(a.Expr.Range(), fmt.Sprintf("%s can't be %q", a.Name, text), `It is a length of time, as in "500ms", "10s" or "5m".`)
+		l.Error("MAP036", a.Expr.Range(), fmt.Sprintf("%s can't be %q", a.Name, text), `It is a length of time, as in "500ms", "10s" or "5m".`)
 	case d < low || d > high:
-		l.Error(a.Expr.Range(), a.Name+" is out of range", fmt.Sprintf("It can be from %s to %s.", low, high))
+		l.Error("HCL016", a.Expr.Range(), a.Name+" is out of range", fmt.Sprintf("It can be from %s to %s.", low, high))
 	default:
 		return d
 	}
@@ -129,7 +129,7 @@ func (l *loader) changeLimit(a *hclsyntax.Attribute) ChangeLimit {
 			return ChangeLimit{Count: int(n), Counted: true}
 		}
 	}
-	l.Error(a.Expr.Range(), "max_change has a value of the wrong form", form)
+	l.Error("HCL014", a.Expr.Range(), "max_change has a value of the wrong form", form)
 	return DefaultMaxChange
 }
 
@@ -142,7 +142,7 @@ func (l *loader) bindAccess(bind *Bind, c diag.Content) {
 	bind.readers = Principals(l.Log, c.Attrs["read"], l.in.People)
 	bind.writers = Principals(l.Log, c.Attrs["write"], l.in.People)
 	if a := c.Attrs["write"]; a != nil && bind.direction == "out" {
-		l.Error(a.NameRange, "`write` in a bind that only goes out", "Nobody writes there. Take it out, or change the direction.")
+		l.Error("MAP085", a.NameRange, "`write` in a bind that only goes out", "Nobody writes there. Take it out, or change the direction.")
 	}
 }
 
@@ -159,7 +159,7 @@ func Principals(l *diag.Log, a *hclsyntax.Attribute, p *People) []string {
 	const form = `As in ["ann", "@nurses", "mqtt/floor", "http/*", "sql/erp:joe"], or ["*"] for everybody.`
 	list, ok := a.Expr.(*hclsyntax.TupleConsExpr)
 	if !ok {
-		l.Error(a.Expr.Range(), a.Name+": a list is wanted", form)
+		l.Error("MAP057", a.Expr.Range(), a.Name+": a list is wanted", form)
 		return nil
 	}
 	if len(list.Exprs) == 0 {
@@ -172,12 +172,12 @@ func Principals(l *diag.Log, a *hclsyntax.Attribute, p *People) []string {
 			continue
 		}
 		if v.IsNull() || v.Type() != cty.String || v.AsString() == "" {
-			l.Error(e.Range(), "who may is a text in quotes", form)
+			l.Error("MAP057", e.Range(), "who may is a text in quotes", form)
 			continue
 		}
 		name := v.AsString()
 		suspect := func(severity diag.Severity, summary, detail string, known []string) {
-			d := &diag.Diagnostic{Severity: severity, Summary: summary, Detail: detail, Subject: e.Range()}
+			d := &diag.Diagnostic{Code: "MAP057", Severity: severity, Summary: summary, Detail: detail, Subject: e.Range()}
 			d.Suggestion = diag.Suggest(name, known)
 			l.Add(d)
 		}
@@ -195,7 +195,7 @@ func Principals(l *diag.Log, a *hclsyntax.Attribute, p *People) []string {
 		case isWrapper:
 			wrapper, user, named := strings.Cut(rest, ":")
 			if protocol == "" || wrapper == "" || strings.ContainsAny(protocol, ":*@ ") || strings.ContainsAny(wrapper, "/ ") || strings.Contains(wrapper, "*") && wrapper != "*" || named && user == "" {
-				l.Error(e.Range(), fmt.Sprintf("%q names nobody", name), form)
+				l.Error("MAP034", e.Range(), fmt.Sprintf("%q names nobody", name), form)
 				continue
 			}
 			at := protocol + "/" + wrapper

@@ -19,13 +19,16 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 	defer l.Within(fmt.Sprintf("bind %q %q", b.Labels[0], b.Labels[1]))()
 	if len(l.set.binds) >= maxBinds {
 		if !l.overBind {
-			l.Error(b.DefRange(), "too many binds", fmt.Sprintf("A configuration may have %d.", maxBinds))
+			l.Error("MAP005", b.DefRange(), "too many binds", fmt.Sprintf("A configuration may have %d.", maxBinds))
 		}
 		l.overBind = true
 		return
 	}
 	served := l.serving(b, b.Body.Attributes["wrapper"], false)
 	if len(served) == 0 {
+		if d != nil {
+			d.unserved = true
+		}
 		return
 	}
 	before := l.Count()
@@ -37,12 +40,12 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 	}
 	for name, a := range b.Body.Attributes {
 		if other := l.anotherProtocols(name, b.Labels[0]); other != "" && !slices.Contains(schema.Attrs, name) {
-			l.Error(a.NameRange, fmt.Sprintf("%q is an attribute of %s binds", name, other), fmt.Sprintf("It means nothing for %s.", b.Labels[0]))
+			l.Error("MAP054", a.NameRange, fmt.Sprintf("%q is an attribute of %s binds", name, other), fmt.Sprintf("It means nothing for %s: take it out.", b.Labels[0]))
 			schema.Attrs = append(schema.Attrs, name)
 		}
 	}
 	if a := b.Body.Attributes["register"]; d != nil && a != nil {
-		l.Error(a.NameRange, `"register" inside of a register block`, "The block around it names the register. Take this out, or move the bind out of the block.")
+		l.Error("MAP056", a.NameRange, `"register" inside of a register block`, "The block around it names the register. Take this out, or move the bind out of the block.")
 		schema.Attrs = append(schema.Attrs, "register")
 	}
 	for _, n := range bindLater {
@@ -77,7 +80,7 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 		}
 	}
 	if len(bind.slots) > maxCaptures {
-		l.Error(b.DefRange(), "too many captures", fmt.Sprintf("Address and register together may have %d.", maxCaptures))
+		l.Error("MAP006", b.DefRange(), "too many captures", fmt.Sprintf("Address and register together may have %d.", maxCaptures))
 		return
 	}
 	for _, n := range bind.register.names {
@@ -88,6 +91,7 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 			e.slots = append(e.slots, slices.Index(bind.slots, n))
 		}
 	}
+	l.checkNames(bind, b.LabelRanges[1], first)
 	l.bindFlow(bind, c)
 	l.bindLimits(bind, c)
 	l.bindAccess(bind, c)
@@ -109,10 +113,10 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 	if bind.broken {
 		// What follows from a mistake is not worth a second one.
 	} else if bind.direction == "both" && !bind.readable && bind.Outward() {
-		l.Error(b.DefRange(), "the way back is open", fmt.Sprintf("The address does not tell which register is meant: %s. Add `direction = \"in\"`, or `\"out\"` where its captures are fields; both are two binds.", bind.unreadable(first)))
+		l.Error("MAP062", b.DefRange(), "the way back is open", fmt.Sprintf("The address does not tell which register is meant: %s. Add `direction = \"in\"`, or `\"out\"` where its captures are fields; both are two binds.", bind.unreadable(first)))
 	} else if bind.direction == "out" && !bind.readable {
 		if bind.filled = l.fills(bind, first); !bind.filled {
-			l.Error(b.DefRange(), "the way out is open", fmt.Sprintf("The address can't be made of the register: %s. Such a bind can only have `direction = \"in\"`.", bind.unreadable(first)))
+			l.Error("MAP062", b.DefRange(), "the way out is open", fmt.Sprintf("The address can't be made of the register: %s. Such a bind can only have `direction = \"in\"`.", bind.unreadable(first)))
 		}
 	}
 	l.bindIdentity(bind, b, served)
@@ -131,7 +135,7 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 			}
 		}
 		if len(w.info.Servers) == 0 && slices.Contains(bind.register.names, "server") {
-			l.Error(b.DefRange(), "{server} without servers", fmt.Sprintf("The wrapper %q has no upstream with named servers; write `upstream = { name = \"url\" }`.", w.info.Name))
+			l.Error("MAP055", b.DefRange(), "{server} without servers", fmt.Sprintf("The wrapper %q has no upstream with named servers; write `upstream = { name = \"url\" }`.", w.info.Name))
 		}
 		e.checks = checks
 		lf := &leaf{template: e.template, entry: e, checks: checks}
@@ -173,7 +177,7 @@ func (l *loader) bindRegister(bind *Bind, c diag.Content) bool {
 	}
 	t, err := parseTemplate(name, &registerSyntax, false)
 	if err != nil {
-		l.Error(a.Expr.Range(), "not the template of a register", sentence(err))
+		l.Error("MAP002", a.Expr.Range(), "not the template of a register", sentence(err))
 		return false
 	}
 	bind.register = t
@@ -183,7 +187,7 @@ func (l *loader) bindRegister(bind *Bind, c diag.Content) bool {
 		case equal, narrower:
 			bind.decl = o.decl
 		case wider, overlapping:
-			l.Error(a.Expr.Range(), "registers of which only some are declared", fmt.Sprintf("%q at %s declares a part of %q. Declare all of them, or none.", o.template.text, o.decl.source, t.text))
+			l.Error("MAP018", a.Expr.Range(), "registers of which only some are declared", fmt.Sprintf("%q at %s declares a part of %q. Declare all of them, or none.", o.template.text, o.decl.source, t.text))
 		}
 	})
 	return true
@@ -227,7 +231,7 @@ func (l *loader) bindCodec(bind *Bind, c diag.Content) {
 			}
 			arg, err := fromCty(v)
 			if err != nil {
-				l.Error(x.Range(), "not what a codec takes", sentence(err))
+				l.Error("MAP070", x.Range(), "not what a codec takes", sentence(err))
 				return
 			}
 			args = append(args, arg)
@@ -239,24 +243,24 @@ func (l *loader) bindCodec(bind *Bind, c diag.Content) {
 	if name == "" {
 		if t, ok := a.Expr.(*hclsyntax.TemplateExpr); ok && t.IsStringLiteral() {
 			v, _ := t.Value(nil)
-			l.Error(a.Expr.Range(), "a codec has no quotes", fmt.Sprintf("Write `codec = %s`.", v.AsString()))
+			l.Error("MAP012", a.Expr.Range(), "a codec has no quotes", fmt.Sprintf("Write `codec = %s`.", v.AsString()))
 			return
 		}
-		l.Error(a.Expr.Range(), "a codec is wanted", fmt.Sprintf("One of %s.", strings.Join(codecNames(), ", ")))
+		l.Error("MAP070", a.Expr.Range(), "a codec is wanted", fmt.Sprintf("One of %s.", strings.Join(codecNames(), ", ")))
 		return
 	}
 	maker, ok := codecs[name]
 	if !ok {
-		l.Unknown(a.Expr.Range(), "codec", name, codecNames())
+		l.Unknown("MAP070", a.Expr.Range(), "codec", name, codecNames())
 		return
 	}
 	if len(args) < maker.min || len(args) > maker.max {
-		l.Error(a.Expr.Range(), fmt.Sprintf("the codec %s can't be read", name), fmt.Sprintf("It is used as %s.", maker.usage))
+		l.Error("MAP094", a.Expr.Range(), fmt.Sprintf("the codec %s can't be read", name), fmt.Sprintf("It is used as %s.", maker.usage))
 		return
 	}
 	k, err := maker.make(args)
 	if err != nil {
-		l.Error(at, fmt.Sprintf("the codec %s can't be read", name), sentence(err))
+		l.Error("MAP094", at, fmt.Sprintf("the codec %s can't be read", name), sentence(err))
 		return
 	}
 	bind.codec = k
@@ -277,7 +281,7 @@ func (l *loader) bindKeys(bind *Bind, c diag.Content, address *template) map[str
 	}
 	obj, ok := a.Expr.(*hclsyntax.ObjectConsExpr)
 	if !ok {
-		l.Error(a.Expr.Range(), "key is written as { capture = expression }", "As in `key = { site = payload.site }`.")
+		l.Error("MAP063", a.Expr.Range(), "key is written as { capture = expression }", "As in `key = { site = payload.site }`.")
 		return used
 	}
 	sc := &scope{bind: bind, way: inward, log: l.Log, made: true}
@@ -285,13 +289,13 @@ func (l *loader) bindKeys(bind *Bind, c diag.Content, address *template) map[str
 		name, _ := memberName(item.KeyExpr)
 		switch {
 		case !slices.Contains(bind.register.names, name):
-			l.Unknown(item.KeyExpr.Range(), "capture of the register's name", name, bind.register.names)
+			l.Unknown("MAP021", item.KeyExpr.Range(), "capture of the register's name", name, bind.register.names)
 			continue
 		case slices.Contains(address.names, name):
-			l.Error(item.KeyExpr.Range(), fmt.Sprintf("{%s} comes from the address already", name), "Give the capture in the address another name, or leave the key out.")
+			l.Error("MAP064", item.KeyExpr.Range(), fmt.Sprintf("{%s} comes from the address already", name), "Give the capture in the address another name, or leave the key out.")
 			continue
 		case slices.ContainsFunc(bind.keys, func(k key) bool { return bind.slots[k.slot] == name }):
-			l.Error(item.KeyExpr.Range(), fmt.Sprintf("the key %q stands there twice", name), "")
+			l.Error("MAP011", item.KeyExpr.Range(), fmt.Sprintf("the key %q stands there twice", name), "Keep one of the two.")
 			continue
 		}
 		if _, ok := sc.check(item.ValueExpr); !ok {
@@ -362,8 +366,9 @@ func (l *loader) bindMaps(bind *Bind, c diag.Content) {
 		sc := &scope{bind: bind, way: both, log: l.Log}
 		if t, ok := sc.check(a.Expr); ok {
 			if t != cty.Bool && t != cty.DynamicPseudoType {
-				l.Error(a.Expr.Range(), "when: true or false is wanted", fmt.Sprintf("This is a %s.", t.FriendlyName()))
+				l.Error("MAP083", a.Expr.Range(), "when: true or false is wanted", fmt.Sprintf("This is a %s.", t.FriendlyName()))
 			}
+			l.constantWhen(a.Expr)
 			bind.when = sc.compile(a.Expr)
 			for _, t := range a.Expr.Variables() {
 				bind.whenNeeds = bind.whenNeeds || t.RootName() == "payload"
@@ -377,11 +382,11 @@ func (l *loader) bindMaps(bind *Bind, c diag.Content) {
 		bind.ins = l.oneWays(bind, a, inward)
 		for _, o := range bind.ins {
 			if slices.ContainsFunc(bind.mapped, func(m mapped) bool { return m.field == o.name }) {
-				l.Error(o.rng, fmt.Sprintf("the field %q stands in map and in in", o.name), "A field comes in one way.")
+				l.Error("MAP084", o.rng, fmt.Sprintf("the field %q stands in map and in in", o.name), "A field comes in one way.")
 			}
 		}
 		if bind.direction == "out" {
-			l.Error(a.NameRange, "`in` in a bind that only goes out", "Take it out, or change the direction.")
+			l.Error("MAP085", a.NameRange, "`in` in a bind that only goes out", "Take it out, or change the direction.")
 		}
 	}
 	if a := c.Attrs["out"]; a != nil {
@@ -389,18 +394,18 @@ func (l *loader) bindMaps(bind *Bind, c diag.Content) {
 		for _, o := range bind.outs {
 			for _, m := range bind.mapped {
 				if !m.exists && (o.name == "" || len(m.path) == 0 || m.path[0] == o.name) {
-					l.Error(o.rng, "map and out write the same part of the payload", "Each part has one source.")
+					l.Error("MAP086", o.rng, "map and out write the same part of the payload", "Each part has one source.")
 				}
 			}
 		}
 		if bind.direction == "in" {
-			l.Error(a.NameRange, "`out` in a bind that only comes in", "Take it out, or change the direction.")
+			l.Error("MAP085", a.NameRange, "`out` in a bind that only comes in", "Take it out, or change the direction.")
 		}
 	}
 	if a := c.Attrs["create"]; a != nil {
 		bind.create = l.oneWays(bind, a, outward)
 		if bind.codec.traits().holds != members && bind.each == nil || bind.form != nil {
-			l.Error(a.NameRange, "create needs a payload with members", "Its codec is json, cbor, xml, form or auto.")
+			l.Error("MAP071", a.NameRange, "create needs a payload with members", "Its codec is json, cbor, xml, form or auto.")
 		}
 	}
 	bind.present = bind.present || usesExists(c.Attrs["in"])
@@ -442,11 +447,11 @@ func (l *loader) bindMap(bind *Bind, a *hclsyntax.Attribute) {
 	for _, item := range obj.Items {
 		name, ok := memberName(item.KeyExpr)
 		if !ok || name == "" {
-			l.Error(item.KeyExpr.Range(), "not the name of a field", "It is a constant.")
+			l.Error("MAP010", item.KeyExpr.Range(), "not the name of a field", "It is a constant.")
 			continue
 		}
 		if slices.ContainsFunc(bind.mapped, func(m mapped) bool { return m.field == name }) {
-			l.Error(item.KeyExpr.Range(), fmt.Sprintf("the field %q stands there twice", name), "")
+			l.Error("MAP011", item.KeyExpr.Range(), fmt.Sprintf("the field %q stands there twice", name), "Keep one of the two.")
 			continue
 		}
 		l.mapField(bind, name, item.ValueExpr, item.KeyExpr.Range())
@@ -477,11 +482,11 @@ func (l *loader) mapField(bind *Bind, field string, expr hclsyntax.Expression, a
 		err = fmt.Errorf("a row is more than one field")
 	}
 	if err == nil && bind.each == nil && len(ln.path) > 0 && bind.codec.traits().holds == rows {
-		l.Error(expr.Range(), "this payload is a list of rows", rowsRemedy)
+		l.Error("MAP065", expr.Range(), "this payload is a list of rows", rowsRemedy)
 		return
 	}
 	if err == nil && len(ln.path) > 0 && bind.codec.traits().holds == oneValue {
-		l.Error(expr.Range(), "this payload has no members", fmt.Sprintf("With this codec it is one value: write `%s`.", "payload"))
+		l.Error("MAP071", expr.Range(), "this payload has no members", fmt.Sprintf("With this codec it is one value: write `%s`.", "payload"))
 		return
 	}
 	if err != nil {
@@ -495,20 +500,20 @@ func (l *loader) mapField(bind *Bind, field string, expr hclsyntax.Expression, a
 		if field != "" {
 			what = field
 		}
-		l.Error(expr.Range(), fmt.Sprintf("%s can't be written back", what),
+		l.Error("MAP080", expr.Range(), fmt.Sprintf("%s can't be written back", what),
 			fmt.Sprintf("%s Put it into `in` (and what goes the other way into `out`), or set `direction = \"in\"`.", sentence(err)))
 		return
 	}
 	for _, m := range bind.mapped {
 		n := min(len(m.path), len(ln.path))
 		if !m.exists && slices.Equal(m.path[:n], ln.path[:n]) {
-			l.Error(expr.Range(), fmt.Sprintf("%q and %q share a part of the payload", m.field, field), "Each part of the payload is one field.")
+			l.Error("MAP081", expr.Range(), fmt.Sprintf("%q and %q share a part of the payload", m.field, field), "Each part of the payload is one field.")
 		}
 	}
 	if len(ln.steps) > 0 {
 		gives := ln.steps[len(ln.steps)-1].gives
 		if !fitting(t, gives) {
-			l.Error(expr.Range(), fmt.Sprintf("%s is %s", quoted(field), article(t.String())),
+			l.Error("MAP082", expr.Range(), fmt.Sprintf("%s is %s", quoted(field), article(t.String())),
 				fmt.Sprintf("%s() gives %s.", ln.steps[len(ln.steps)-1].name, article(gives.String())))
 			return
 		}
@@ -530,18 +535,18 @@ func (l *loader) fieldType(bind *Bind, field string, at hcl.Range) *typ {
 	t := bind.typeOf(field)
 	if t != nil {
 		if field == "" && bind.decl != nil && bind.decl.closed {
-			l.Error(at, "which field?", "The register has fields: write `{ field = expression }`.")
+			l.Error("MAP072", at, "which field?", "The register has fields: write `{ field = expression }`.")
 			return nil
 		}
 		return t
 	}
 	switch {
 	case field == "":
-		l.Error(at, "which field?", fmt.Sprintf("The register at %s has fields: write `{ field = expression }`.", bind.decl.source))
+		l.Error("MAP072", at, "which field?", fmt.Sprintf("The register at %s has fields: write `{ field = expression }`.", bind.decl.source))
 	case bind.decl.value != nil:
-		l.Error(at, fmt.Sprintf("%q: the register has no fields", field), fmt.Sprintf("It is one value (type, at %s): write the expression without { }.", bind.decl.source))
+		l.Error("MAP073", at, fmt.Sprintf("%q: the register has no fields", field), fmt.Sprintf("It is one value (type, at %s): write the expression without { }.", bind.decl.source))
 	default:
-		d := &diag.Diagnostic{Severity: diag.Error, Summary: fmt.Sprintf("unknown field %q", field), Subject: at,
+		d := &diag.Diagnostic{Code: "MAP074", Severity: diag.Error, Summary: fmt.Sprintf("unknown field %q", field), Subject: at,
 			Detail: fmt.Sprintf("The fields are declared at %s; add it there, or `any` other name of them: %s.", bind.decl.source, strings.Join(bind.decl.names(), ", "))}
 		d.Suggestion = diag.Suggest(field, bind.decl.names())
 		if d.Suggestion != "" {
@@ -609,7 +614,7 @@ func (l *loader) fits(bind *Bind, field string, t *typ, got cty.Type, expr hclsy
 		} else if g.kind == objectType {
 			is = "object"
 		}
-		l.Error(expr.Range(), fmt.Sprintf("%s is %s", quoted(field), article(t.String())), fmt.Sprintf("This expression gives %s.%s", article(is), remedy))
+		l.Error("MAP082", expr.Range(), fmt.Sprintf("%s is %s", quoted(field), article(t.String())), fmt.Sprintf("This expression gives %s.%s", article(is), remedy))
 	}
 }
 
@@ -640,7 +645,7 @@ func (l *loader) oneWays(bind *Bind, a *hclsyntax.Attribute, w way) []oneWay {
 	obj, ok := a.Expr.(*hclsyntax.ObjectConsExpr)
 	if !ok {
 		if a.Name == "create" {
-			l.Error(a.Expr.Range(), "create is written as { member = expression }", "")
+			l.Error("MAP010", a.Expr.Range(), "create is written as { member = expression }", "As in `create = { made_by = \"gateway\" }`.")
 			return nil
 		}
 		if o, ok := one("", a.Expr, a.Expr.Range()); ok {
@@ -649,18 +654,18 @@ func (l *loader) oneWays(bind *Bind, a *hclsyntax.Attribute, w way) []oneWay {
 		return nil
 	}
 	if w == outward && bind.codec.traits().holds == oneValue {
-		l.Error(a.Expr.Range(), "this payload has no members", fmt.Sprintf("With this codec it is one value: write `%s = expression`.", a.Name))
+		l.Error("MAP071", a.Expr.Range(), "this payload has no members", fmt.Sprintf("With this codec it is one value: write `%s = expression`.", a.Name))
 		return nil
 	}
 	var out []oneWay
 	for _, item := range obj.Items {
 		name, ok := memberName(item.KeyExpr)
 		if !ok || name == "" {
-			l.Error(item.KeyExpr.Range(), "not a name", "It is a constant.")
+			l.Error("MAP010", item.KeyExpr.Range(), "not a name", "It is a constant.")
 			continue
 		}
 		if slices.ContainsFunc(out, func(o oneWay) bool { return o.name == name }) {
-			l.Error(item.KeyExpr.Range(), fmt.Sprintf("%q stands there twice", name), "")
+			l.Error("MAP011", item.KeyExpr.Range(), fmt.Sprintf("%q stands there twice", name), "Keep one of the two.")
 			continue
 		}
 		if o, ok := one(name, item.ValueExpr, item.KeyExpr.Range()); ok {
@@ -700,7 +705,7 @@ func (l *loader) bindCaptures(bind *Bind, address *template, used map[string]boo
 		case bind.form != nil && slices.Contains(bind.form.names, name):
 			bind.readable = false
 		default:
-			l.Error(bind.rng, fmt.Sprintf("nothing gives {%s}", name),
+			l.Error("MAP060", bind.rng, fmt.Sprintf("nothing gives {%s}", name),
 				fmt.Sprintf("The register %q needs it. Put {%s} into the address, or add `key = { %s = payload.… }`.", bind.register.text, name, name))
 		}
 	}
@@ -716,7 +721,7 @@ func (l *loader) bindCaptures(bind *Bind, address *template, used map[string]boo
 		}
 		t := bind.typeOf(name)
 		if t == nil {
-			l.Error(bind.rng, fmt.Sprintf("{%s} is neither in the register's name nor a field", name),
+			l.Error("MAP061", bind.rng, fmt.Sprintf("{%s} is neither in the register's name nor a field", name),
 				fmt.Sprintf("The register %q is declared at %s without it. A capture that is not to be kept can be used in `when` or `key`.", bind.register.text, bind.decl.source))
 			continue
 		}
@@ -726,12 +731,12 @@ func (l *loader) bindCaptures(bind *Bind, address *template, used map[string]boo
 	if bind.each != nil {
 		// Its members are those of its rows.
 	} else if bind.identity && bind.decl != nil && bind.decl.closed && bind.codec.traits().holds == rows {
-		l.Error(bind.rng, "which row?", rowsRemedy)
+		l.Error("MAP065", bind.rng, "which row?", rowsRemedy)
 	} else if bind.identity && bind.decl != nil && bind.decl.closed && bind.codec.traits().holds == oneValue {
-		l.Error(bind.rng, "which field?", fmt.Sprintf("The payload is one value, and the register at %s has fields: add `map = { field = payload }`.", bind.decl.source))
+		l.Error("MAP072", bind.rng, "which field?", fmt.Sprintf("The payload is one value, and the register at %s has fields: add `map = { field = payload }`.", bind.decl.source))
 	}
 	if bind.identity && bind.decl != nil && bind.decl.value != nil && bind.form != nil {
-		l.Error(bind.rng, "which capture?", "The register is one value: add `map = payload.name`.")
+		l.Error("MAP072", bind.rng, "which capture?", "The register is one value: add `map = payload.name`.")
 	}
 }
 

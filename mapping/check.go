@@ -20,7 +20,7 @@ func (l *loader) overlap(b *Bind, a, o *leaf) {
 	case equal:
 		l.share(b, a, o)
 	default:
-		l.Error(b.rng, "binds overlap", fmt.Sprintf("Some addresses match this one and %q at %s, and neither is the more specific. Narrow one of them with a literal or with `match`.", other.address, other.source))
+		l.Error("MAP101", b.rng, "binds overlap", fmt.Sprintf("Some addresses match this one and %q at %s, and neither is the more specific. Narrow one of them with a literal or with `match`.", other.address, other.source))
 	}
 }
 
@@ -122,7 +122,7 @@ var tried = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 func (l *loader) tryField(b *Bind, p *mapped, v engine.Value) {
 	fail := func(detail string) {
 		name := quoted(p.field)
-		l.Error(p.rng, fmt.Sprintf("%s does not survive the way out and back", name),
+		l.Error("MAP088", p.rng, fmt.Sprintf("%s does not survive the way out and back", name),
 			detail+" Put what is read into `in` and what is written into `out`, or change the type.")
 	}
 	want := v
@@ -149,8 +149,8 @@ func (l *loader) tryField(b *Bind, p *mapped, v engine.Value) {
 	k := b.codec
 	if b.form != nil {
 		found := false
-		if doc, found = soloForm(b.form, p, out); !found {
-			return
+		if doc, found = soloForm(b.form, p, out); !found || out.Kind() == lattice.StringKind && out.Text() == "" {
+			return // no form has an empty part: such a write is refused by name, and nothing comes back changed
 		}
 	}
 	if k == autoCodec {

@@ -18,7 +18,7 @@ func (l *loader) domain(a *hclsyntax.Attribute) string {
 	if l.decls[name] != nil {
 		return name
 	}
-	d := &diag.Diagnostic{Severity: diag.Error, Summary: fmt.Sprintf("no domain %q here", name), Subject: a.Expr.Range(),
+	d := &diag.Diagnostic{Code: "MAP058", Severity: diag.Error, Summary: fmt.Sprintf("no domain %q here", name), Subject: a.Expr.Range(),
 		Detail: fmt.Sprintf("`domains` in gateway.hcl has %s. A gateway serves the registers of its own domains only.", quotedList(l.in.Domains))}
 	d.Suggestion = diag.Suggest(name, l.in.Domains)
 	l.Add(d)

@@ -26,15 +26,15 @@ func (l *loader) bindEach(bind *Bind, c diag.Content) {
 	bind.each = new(each)
 	ln, err := l.lens(a.Expr)
 	if err != nil || ln.root != "payload" || len(ln.steps) > 0 {
-		l.Error(a.Expr.Range(), "each is a list in the payload", "Write `each = payload`, or `each = payload.member`.")
+		l.Error("MAP065", a.Expr.Range(), "each is a list in the payload", "Write `each = payload`, or `each = payload.member`.")
 		return
 	}
 	bind.each.path = ln.path
 	if bind.codec.traits().holds == oneValue || bind.form != nil {
-		l.Error(a.Expr.Range(), "this payload has no rows", "With each the codec is one that has lists of objects, as json is.")
+		l.Error("MAP065", a.Expr.Range(), "this payload has no rows", "With each the codec is one that has lists of objects, as json is.")
 	}
 	if bind.events {
-		l.Error(c.Attrs["events"].NameRange, "events beside each", "A document shows the newest state of its rows, not each change of one.")
+		l.Error("MAP065", c.Attrs["events"].NameRange, "events beside each", "A document shows the newest state of its rows, not each change of one.")
 	}
 }
 
@@ -61,17 +61,17 @@ func (l *loader) checkEach(bind *Bind, address *template, c diag.Content) {
 		}
 		for _, m := range bind.mapped {
 			if n := min(len(m.path), len(k.path)); k.path != nil && slices.Equal(m.path[:n], k.path[:n]) {
-				l.Error(m.rng, fmt.Sprintf("%q and the key %q share a part of the row", m.field, bind.slots[k.slot]), "Each part of a row has one meaning: what is in the register's name is no field.")
+				l.Error("MAP081", m.rng, fmt.Sprintf("%q and the key %q share a part of the row", m.field, bind.slots[k.slot]), "Each part of a row has one meaning: what is in the register's name is no field.")
 			}
 		}
 		for _, o := range bind.outs {
 			if k.path != nil && o.name == k.path[0] {
-				l.Error(o.rng, fmt.Sprintf("out and the key %q write the same part of the row", bind.slots[k.slot]), "Each part has one source.")
+				l.Error("MAP086", o.rng, fmt.Sprintf("out and the key %q write the same part of the row", bind.slots[k.slot]), "Each part has one source.")
 			}
 		}
 	}
 	if !byRow {
-		l.Error(c.Attrs["each"].NameRange, "each without a key of the row", "The rows would all be one register. Add `key = { capture = row.member }`, and the capture to the register's name.")
+		l.Error("MAP065", c.Attrs["each"].NameRange, "each without a key of the row", "The rows would all be one register. Add `key = { capture = row.member }`, and the capture to the register's name.")
 	}
 	for i, name := range address.names {
 		if !slices.Contains(bind.register.names, name) && !slices.ContainsFunc(bind.keys, func(k key) bool { return k.from == i }) {
@@ -85,11 +85,11 @@ func (l *loader) checkEach(bind *Bind, address *template, c diag.Content) {
 	}
 	for _, o := range bind.outs {
 		if o.name == "" {
-			l.Error(o.rng, "out writes members of a row", "Write `out = { member = expression }`.")
+			l.Error("MAP065", o.rng, "out writes members of a row", "Write `out = { member = expression }`.")
 		}
 	}
 	if bind.decl != nil && bind.decl.value != nil && bind.identity {
-		l.Error(bind.rng, "which member of the row?", "The register is one value: add `map = row.member`.")
+		l.Error("MAP072", bind.rng, "which member of the row?", "The register is one value: add `map = row.member`.")
 	}
 }
 

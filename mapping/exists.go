@@ -14,11 +14,11 @@ import (
 // mapExists reads a field of map that is whether the address is there.
 func (l *loader) mapExists(bind *Bind, field string, t *typ, steps []*step, expr hclsyntax.Expression) {
 	if bind.each != nil {
-		l.Error(expr.Range(), "exists in a row", "A row that a document has is there; what goes with its register is the row.")
+		l.Error("MAP066", expr.Range(), "exists in a row", "A row that a document has is there; what goes with its register is the row.")
 		return
 	}
 	if slices.ContainsFunc(bind.mapped, func(m mapped) bool { return m.exists }) {
-		l.Error(expr.Range(), "two fields are whether the address is there", "It is said by one.")
+		l.Error("MAP066", expr.Range(), "two fields are whether the address is there", "It is said by one.")
 		return
 	}
 	gives := &typ{kind: boolType}
@@ -26,7 +26,7 @@ func (l *loader) mapExists(bind *Bind, field string, t *typ, steps []*step, expr
 		gives = steps[len(steps)-1].gives
 	}
 	if !fitting(t, gives) {
-		l.Error(expr.Range(), fmt.Sprintf("%s is %s", quoted(field), article(t.String())), fmt.Sprintf("This expression gives %s.", article(gives.String())))
+		l.Error("MAP082", expr.Range(), fmt.Sprintf("%s is %s", quoted(field), article(t.String())), fmt.Sprintf("This expression gives %s.", article(gives.String())))
 		return
 	}
 	bind.mapped = append(bind.mapped, mapped{field: field, typ: t, steps: steps, exists: true, rng: expr.Range()})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -347,6 +348,7 @@ func FuzzLoad(f *testing.F) {
 			f.Add(b)
 		}
 	}
+	codes := diag.Codes()
 	f.Fuzz(func(t *testing.T, src []byte) {
 		s, diags := Load(Input{Files: []diag.File{{Name: "f.hcl", Bytes: src}}, Wrappers: standard()})
 		if (s == nil) != diags.HasErrors() {
@@ -355,6 +357,9 @@ func FuzzLoad(f *testing.F) {
 		var b bytes.Buffer
 		diags.WriteText(&b, false, 80)
 		for _, d := range diags {
+			if !slices.Contains(codes, d.Code) {
+				t.Fatalf("a finding without a page: %v", d)
+			}
 			if d.Severity == diag.Error && d.Subject.Filename == "" {
 				t.Fatalf("a finding without a place: %v", d)
 			}

@@ -86,8 +86,9 @@ type decl struct {
 	rng    hcl.Range
 	closed bool
 	fields map[string]*typ
-	value  *typ // of a register that is one value
-	fold   bool // names that differ in case are one: what is captured stands in them in lower case
+	places map[string]hcl.Range // of fields
+	value  *typ                 // of a register that is one value
+	fold   bool                 // names that differ in case are one: what is captured stands in them in lower case
 
 	pattern    string // matches exactly its registers' names
 	commit     engine.CommitMode
@@ -95,6 +96,7 @@ type decl struct {
 	group      string // for regexp.Expand by pattern's groups
 	writers    []string
 	retention  engine.Retention
+	unserved   bool // while loading: not all of its binds are known
 }
 
 func (d *decl) names() []string {
@@ -118,7 +120,7 @@ var (
 // reported at once. Without any file the Set maps nothing.
 func Load(in Input) (*Set, diag.Diagnostics) {
 	l := &loader{
-		Log: diag.NewLog(in.Files), in: in, sources: map[string][]byte{},
+		Log: diag.NewLog(in.Files), in: in, sources: map[string][]byte{}, classes: map[escaper]string{},
 		set: &Set{wrappers: map[string]*wrapperMaps{}}, decls: map[string]*tree{},
 	}
 	if len(l.in.Domains) == 0 {
@@ -128,6 +130,7 @@ func Load(in Input) (*Set, diag.Diagnostics) {
 		l.decls[d] = &tree{separator: "/"}
 	}
 	l.set.decls = l.decls[l.in.Domains[0]]
+	l.Hints = foreignHint
 	for _, f := range in.Files {
 		l.sources[f.Name] = f.Bytes
 	}
@@ -152,8 +155,15 @@ func Load(in Input) (*Set, diag.Diagnostics) {
 	for _, b := range l.set.binds {
 		l.checkRoundTrip(b)
 	}
+	l.checkReach()
+	l.checkFields()
+	l.checkCommands()
+	l.checkReads()
+	if !l.HasErrors() {
+		l.checkSettles()
+	}
 	// A test of binds with mistakes would only repeat them.
-	if !l.Diagnostics().HasErrors() {
+	if !l.HasErrors() {
 		for _, b := range l.tests {
 			l.test(b)
 		}
@@ -178,6 +188,7 @@ type loader struct {
 	byBlock  map[*hclsyntax.Block]*decl
 	overBind bool
 	tests    []*hclsyntax.Block // read when all binds are
+	classes  map[escaper]string // of captures in names of registers
 }
 
 func source(r hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }
@@ -221,7 +232,7 @@ func (l *loader) declare(s diag.Source) {
 		c := l.Decode(b.Body, b.DefRange(), registerSchema)
 		t, err := parseTemplate(b.Labels[0], &registerSyntax, false)
 		if err != nil {
-			l.Error(b.LabelRanges[0], "not the template of a register", sentence(err))
+			l.Error("MAP002", b.LabelRanges[0], "not the template of a register", sentence(err))
 			done()
 			continue
 		}
@@ -232,20 +243,21 @@ func (l *loader) declare(s diag.Source) {
 		if a := c.Attrs["fields"]; a != nil {
 			d.closed = true
 			d.fields = l.fields(a, l.ruled)
+			d.places = fieldPlaces(a)
 		}
 		if a := c.Attrs["type"]; a != nil {
 			if d.closed {
-				l.Error(a.NameRange, `"type" beside "fields"`, "A register is one value and has a type, or it has fields.")
+				l.Error("MAP015", a.NameRange, `"type" beside "fields"`, "A register is one value and has a type, or it has fields.")
 			}
 			if d.value = l.ruled(a.Expr); d.value.kind == objectType {
-				l.Error(a.Expr.Range(), "a register that is one value is no object", "Write its members as `fields = { … }`.")
+				l.Error("MAP016", a.Expr.Range(), "a register that is one value is no object", "Write its members as `fields = { … }`.")
 			}
 		}
 		d.fold, _ = l.Bool(c.Attrs["fold"], false)
 		l.policy(d, c)
 		l.decls[d.domain].eachOverlapping(&d.leaf, func(o *leaf) {
 			if relate(&d.leaf, o) != disjoint {
-				l.Error(b.DefRange(), "registers declared twice", fmt.Sprintf("%q at %s has registers in common with it. Declare each register once; a bind outside of the block names it with `register = \"…\"`.", o.template.text, o.decl.source))
+				l.Error("MAP017", b.DefRange(), "registers declared twice", fmt.Sprintf("%q at %s has registers in common with it. Declare each register once; a bind outside of the block names it with `register = \"…\"`.", o.template.text, o.decl.source))
 			}
 		})
 		l.decls[d.domain].insert(&d.leaf)
@@ -259,17 +271,17 @@ func (l *loader) fields(a *hclsyntax.Attribute, typeOf func(hclsyntax.Expression
 	out := map[string]*typ{}
 	obj, ok := a.Expr.(*hclsyntax.ObjectConsExpr)
 	if !ok {
-		l.Error(a.Expr.Range(), "fields are written as { name = type }", "As in `fields = { value = number, unit = string }`.")
+		l.Error("MAP010", a.Expr.Range(), "fields are written as { name = type }", "As in `fields = { value = number, unit = string }`.")
 		return out
 	}
 	for _, item := range obj.Items {
 		name, ok := memberName(item.KeyExpr)
 		switch {
 		case !ok || name == "":
-			l.Error(item.KeyExpr.Range(), "not the name of a field", "It is a constant.")
+			l.Error("MAP010", item.KeyExpr.Range(), "not the name of a field", "It is a constant.")
 			continue
 		case out[name] != nil:
-			l.Error(item.KeyExpr.Range(), fmt.Sprintf("the field %q stands there twice", name), "")
+			l.Error("MAP011", item.KeyExpr.Range(), fmt.Sprintf("the field %q stands there twice", name), "Keep one of the two.")
 		}
 		out[name] = typeOf(item.ValueExpr)
 	}
@@ -282,7 +294,7 @@ var typeNames = map[string]typeKind{"string": stringType, "number": numberType, 
 func (l *loader) typeOf(expr hclsyntax.Expression) *typ {
 	if t, ok := expr.(*hclsyntax.TemplateExpr); ok && t.IsStringLiteral() {
 		v, _ := t.Value(nil)
-		l.Error(expr.Range(), "a type has no quotes", fmt.Sprintf("Write `%s`.", v.AsString()))
+		l.Error("MAP012", expr.Range(), "a type has no quotes", fmt.Sprintf("Write `%s`.", v.AsString()))
 		return anything
 	}
 	if word := hcl.ExprAsKeyword(expr); word != "" {
@@ -290,31 +302,31 @@ func (l *loader) typeOf(expr hclsyntax.Expression) *typ {
 			return &typ{kind: k}
 		}
 		if i := slices.Index(lattice.RuleNames(), word); i >= 0 {
-			l.Error(expr.Range(), fmt.Sprintf("the rule %s without a type", word), fmt.Sprintf("Write it around one, as in `%s`.", ruleUsage[i]))
+			l.Error("MAP030", expr.Range(), fmt.Sprintf("the rule %s without a type", word), fmt.Sprintf("Write it around one, as in `%s`.", ruleUsage[i]))
 			return anything
 		}
 		names := []string{"enum", "list", "object"}
 		for n := range typeNames {
 			names = append(names, n)
 		}
-		l.Unknown(expr.Range(), "type", word, names)
+		l.Unknown("MAP013", expr.Range(), "type", word, names)
 		return anything
 	}
 	call, ok := expr.(*hclsyntax.FunctionCallExpr)
 	if !ok {
-		l.Error(expr.Range(), "a type is wanted", `string, number, bool, bytes, time, any, enum("a", "b"), list(T) or object({…}).`)
+		l.Error("MAP013", expr.Range(), "a type is wanted", `string, number, bool, bytes, time, any, enum("a", "b"), list(T) or object({…}).`)
 		return anything
 	}
 	one := func() *typ {
 		if len(call.Args) != 1 {
-			l.Error(call.Range(), call.Name+"() takes one type", fmt.Sprintf("As in `%s(number)`.", call.Name))
+			l.Error("MAP014", call.Range(), call.Name+"() takes one type", fmt.Sprintf("As in `%s(number)`.", call.Name))
 			return anything
 		}
 		return l.typeOf(call.Args[0])
 	}
 	switch {
 	case slices.Contains(lattice.RuleNames(), call.Name):
-		l.Error(call.NameRange, fmt.Sprintf("the rule %s() inside of a type or a rule", call.Name),
+		l.Error("MAP031", call.NameRange, fmt.Sprintf("the rule %s() inside of a type or a rule", call.Name),
 			"A field has one rule, around its whole type: `max(number)`, not `list(max(number))`.")
 		return anything
 	case call.Name == "list":
@@ -329,11 +341,11 @@ func (l *loader) typeOf(expr hclsyntax.Expression) *typ {
 			if s, err := fromCty(v); err == nil && s.Text() != "" && !slices.Contains(t.words, s.Text()) {
 				t.words = append(t.words, s.Text())
 			} else {
-				l.Error(a.Range(), "the words of an enum are different texts in quotes", `As in enum("on", "off").`)
+				l.Error("MAP014", a.Range(), "the words of an enum are different texts in quotes", `As in enum("on", "off").`)
 			}
 		}
 		if len(call.Args) == 0 {
-			l.Error(call.Range(), "an enum without words", `Write enum("on", "off").`)
+			l.Error("MAP014", call.Range(), "an enum without words", `Write enum("on", "off").`)
 		}
 		return t
 	case call.Name == "object":
@@ -342,9 +354,9 @@ func (l *loader) typeOf(expr hclsyntax.Expression) *typ {
 				return &typ{kind: objectType, members: l.fields(&hclsyntax.Attribute{Name: "object", Expr: obj, SrcRange: call.Range()}, l.typeOf)}
 			}
 		}
-		l.Error(call.Range(), "object() takes its members in braces", "As in object({ x = number, y = number }).")
+		l.Error("MAP014", call.Range(), "object() takes its members in braces", "As in object({ x = number, y = number }).")
 	default:
-		l.Unknown(call.NameRange, "type", call.Name, append([]string{"enum", "list", "object", "string", "number", "bool", "bytes", "time", "any"}, lattice.RuleNames()...))
+		l.Unknown("MAP013", call.NameRange, "type", call.Name, append([]string{"enum", "list", "object", "string", "number", "bool", "bytes", "time", "any"}, lattice.RuleNames()...))
 	}
 	return anything
 }
@@ -356,14 +368,14 @@ func (l *loader) matches(a *hclsyntax.Attribute, names []string, t *template) []
 	}
 	obj, ok := a.Expr.(*hclsyntax.ObjectConsExpr)
 	if !ok {
-		l.Error(a.Expr.Range(), `match is written as { name = "regexp" }`, "")
+		l.Error("MAP019", a.Expr.Range(), `match is written as { name = "regexp" }`, "As in `match = { kind = \"kiln|oven\" }`.")
 		return nil
 	}
 	var out []check
 	for _, item := range obj.Items {
 		name, _ := memberName(item.KeyExpr)
 		if !slices.Contains(names, name) {
-			l.Unknown(item.KeyExpr.Range(), "capture", name, names)
+			l.Unknown("MAP021", item.KeyExpr.Range(), "capture", name, names)
 			continue
 		}
 		v, ok := l.Constant(item.ValueExpr, nil)
@@ -379,8 +391,11 @@ func (l *loader) matches(a *hclsyntax.Attribute, names []string, t *template) []
 			detail := "It is a text in the syntax of RE2, and matches the whole capture."
 			if err2 != nil {
 				detail = sentence(fmt.Errorf("%s", strings.TrimPrefix(err2.Error(), "error parsing regexp: "))) + " " + detail
+				if strings.Contains(s.Text(), "(?!") || strings.Contains(s.Text(), "(?=") || strings.Contains(s.Text(), "(?<") {
+					detail += " RE2 does not look ahead or behind: what is not meant is cut out by an `ignore` block or a more specific bind."
+				}
 			}
-			l.Error(item.ValueExpr.Range(), fmt.Sprintf("match: %s is not a regular expression", name), detail)
+			l.Error("MAP019", item.ValueExpr.Range(), fmt.Sprintf("match: %s is not a regular expression", name), detail)
 			continue
 		}
 		if i := slices.Index(t.names, name); i >= 0 {
@@ -396,7 +411,7 @@ func (l *loader) file(s diag.Source) {
 	schema.Blocks = slices.Clone(schema.Blocks)
 	for _, b := range s.Body.Blocks {
 		if slices.Contains(gatewayBlocks, b.Type) {
-			l.Error(b.DefRange(), fmt.Sprintf("%q belongs in gateway.hcl", b.Type), "Mapping files hold register, bind, ignore and test blocks.")
+			l.Error("MAP001", b.DefRange(), fmt.Sprintf("%q belongs in gateway.hcl", b.Type), "Move it there: mapping files hold register, bind, ignore and test blocks.")
 			schema.Blocks = append(schema.Blocks, diag.Block{Type: b.Type, Labels: b.Labels})
 		}
 	}
@@ -439,13 +454,13 @@ func (l *loader) serving(b *hclsyntax.Block, choice *hclsyntax.Attribute, all bo
 	}
 	if len(out) == 0 {
 		if slices.Contains(l.in.Later, protocol) {
-			l.Warn(b.LabelRanges[0], fmt.Sprintf("protocol %q is not in this version", protocol), "The block was read and is not served.")
+			l.Warn("MAP051", b.LabelRanges[0], fmt.Sprintf("protocol %q is not in this version", protocol), "The block was read and is not served.")
 			if _, _, err := marks(b.Labels[1]); err != nil {
-				l.Error(b.LabelRanges[1], "not the template of an address", sentence(err))
+				l.Error("MAP002", b.LabelRanges[1], "not the template of an address", sentence(err))
 			}
 			return nil
 		}
-		d := &diag.Diagnostic{Severity: diag.Error, Summary: fmt.Sprintf("no wrapper of protocol %q is configured", protocol), Subject: b.LabelRanges[0],
+		d := &diag.Diagnostic{Code: "MAP050", Severity: diag.Error, Summary: fmt.Sprintf("no wrapper of protocol %q is configured", protocol), Subject: b.LabelRanges[0],
 			Detail: fmt.Sprintf("Add a block `wrapper %q \"name\" { … }` to gateway.hcl, or take the bind out.", protocol)}
 		d.Suggestion = diag.Suggest(protocol, append(protocols, l.in.Later...))
 		l.Add(d)
@@ -453,7 +468,7 @@ func (l *loader) serving(b *hclsyntax.Block, choice *hclsyntax.Attribute, all bo
 	}
 	if choice == nil {
 		if len(out) > 1 && !all {
-			l.Error(b.DefRange(), fmt.Sprintf("which of the wrappers %s?", strings.Join(quoteAll(names), " and ")),
+			l.Error("MAP052", b.DefRange(), fmt.Sprintf("which of the wrappers %s?", strings.Join(quoteAll(names), " and ")),
 				fmt.Sprintf("Without a choice the bind would bridge them. Add `wrapper = [%q]`, or name all of them.", names[0]))
 			return out[:1] // so that its other mistakes are found too
 		}
@@ -466,14 +481,14 @@ func (l *loader) serving(b *hclsyntax.Block, choice *hclsyntax.Attribute, all bo
 	var picked []*wrapperMaps
 	for _, name := range chosen {
 		if i := slices.Index(names, name); i < 0 {
-			l.Unknown(choice.Expr.Range(), fmt.Sprintf("wrapper of protocol %q", protocol), name, names)
+			l.Unknown("MAP053", choice.Expr.Range(), fmt.Sprintf("wrapper of protocol %q", protocol), name, names)
 		} else if !slices.Contains(picked, out[i]) {
 			picked = append(picked, out[i])
 		}
 	}
 	if len(picked) == 0 {
 		if len(chosen) == 0 {
-			l.Error(choice.Expr.Range(), "an empty list of wrappers", "Name one, or leave `wrapper` out.")
+			l.Error("MAP053", choice.Expr.Range(), "an empty list of wrappers", "Name one, or leave `wrapper` out.")
 		}
 		return out[:1]
 	}
@@ -502,12 +517,12 @@ func (l *loader) address(b *hclsyntax.Block, w *wrapperMaps) *template {
 	}
 	t, err := parseTemplate(text, s, true)
 	if err != nil {
-		l.Error(b.LabelRanges[1], "not the template of an address", sentence(err))
+		l.Error("MAP002", b.LabelRanges[1], "not the template of an address", sentence(err))
 		return nil
 	}
 	for _, n := range t.names {
 		if n == "wrapper" || n == "server" {
-			l.Error(b.LabelRanges[1], fmt.Sprintf("{%s} in an address", n), "It is known without a place in the address; use it in the register's name.")
+			l.Error("MAP003", b.LabelRanges[1], fmt.Sprintf("{%s} in an address", n), "It is known without a place in the address; use it in the register's name.")
 			return nil
 		}
 	}
@@ -523,7 +538,7 @@ func (l *loader) ignore(b *hclsyntax.Block) {
 			return
 		}
 		if len(t.params) > 0 {
-			l.Error(b.LabelRanges[1], "a query in an ignore block", "It ignores a path, whatever its query.")
+			l.Error("MAP004", b.LabelRanges[1], "a query in an ignore block", "It ignores a path, whatever its query.")
 			return
 		}
 		w.ignores.insert(&leaf{template: t, ignore: true, checks: l.matches(c.Attrs["match"], t.names, t)})
@@ -622,7 +637,7 @@ func (l *loader) options(c diag.Content, settings []wrappers.Setting, direction 
 			list, good := l.Strings(a, nil)
 			for _, one := range list {
 				if len(s.Enum) > 0 && !slices.Contains(s.Enum, one) {
-					l.Unknown(a.Expr.Range(), s.Name, one, s.Enum)
+					l.Unknown("HCL015", a.Expr.Range(), s.Name, one, s.Enum)
 					good = false
 				}
 			}

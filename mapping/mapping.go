@@ -18,6 +18,9 @@ type WrapperInfo struct {
 	Servers  []string // keys of its upstreams, when there are several
 	Upstream bool     // relay or attached
 	Listens  bool     // relay or virtual
+	// Reaches names the servers behind it, as host:port and path: what one wrapper writes to a server, another that reaches it
+	// hears from there.
+	Reaches []string
 }
 
 // A Target is the place an address means.

@@ -26,12 +26,12 @@ func (l *loader) pin(d *decl, match *hclsyntax.Attribute) {
 		}
 		re, err := narrowed(strings.TrimSuffix(strings.TrimPrefix(c.re.String(), "^(?:"), ")$"), c.as, alone)
 		if err != nil {
-			l.Error(match.Expr.Range(), fmt.Sprintf("match of {%s} can't tell the domain which registers are meant", t.names[c.index]), sentence(err))
+			l.Error("MAP020", match.Expr.Range(), fmt.Sprintf("match of {%s} can't tell the domain which registers are meant", t.names[c.index]), sentence(err))
 			return
 		}
 		inner[c.index] = re
 	}
-	d.pattern = t.pattern(inner)
+	d.pattern = t.pattern(inner, l.class)
 }
 
 // at finds a capture's segment, and its place in it.
@@ -50,7 +50,7 @@ func (t *template) at(index int) (*segment, int) {
 //
 // A capture's text is any that holds no byte which is escaped there: rendering makes each of them of exactly one value.
 // Since the first such byte behind a capture belongs to the text that follows it, there is one way to cut a name.
-func (t *template) pattern(inner []string) string {
+func (t *template) pattern(inner []string, class func(*escaper) string) string {
 	var b strings.Builder
 	capture := func(i int, any string) {
 		if inner[i] != "" {
@@ -69,7 +69,7 @@ func (t *template) pattern(inner []string) string {
 		case s.shape != nil:
 			for k := range s.shape.escapes {
 				b.WriteString(quoteMeta(s.shape.literals[k]))
-				capture(s.first+k, s.shape.escapes[k].class()+"+")
+				capture(s.first+k, class(&s.shape.escapes[k])+"+")
 			}
 			b.WriteString(quoteMeta(s.shape.literals[len(s.shape.escapes)]))
 		default:
@@ -169,8 +169,16 @@ func class(ranges []rune) *syntax.Regexp {
 	return &syntax.Regexp{Op: syntax.OpCharClass, Rune: ranges}
 }
 
-// class matches one rune of a capture's text.
-func (e *escaper) class() string { return class(e.without([]rune{0, unicode.MaxRune})).String() }
+// class matches one rune of a capture's text. Writing a class of all of Unicode takes milliseconds, and there are few
+// different ones.
+func (l *loader) class(e *escaper) string {
+	text, ok := l.classes[*e]
+	if !ok {
+		text = class(e.without([]rune{0, unicode.MaxRune})).String()
+		l.classes[*e] = text
+	}
+	return text
+}
 
 // narrowed takes out of an expression what can't stand in the text of a capture. alone: the capture is its segment, so
 // that it is never empty. The error is for the user.

@@ -16,14 +16,14 @@ func (l *loader) bindReply(bind *Bind, c diag.Content) {
 		return
 	}
 	if bind.direction == "out" {
-		l.Error(a.NameRange, "`reply` in a bind that only goes out", "It answers writes, and nobody writes there. Take it out, or change the direction.")
+		l.Error("MAP085", a.NameRange, "`reply` in a bind that only goes out", "It answers writes, and nobody writes there. Take it out, or change the direction.")
 	}
 	for _, name := range bind.wrapperNames {
 		switch w := l.set.wrappers[name].info; {
 		case !w.Protocol.Replies:
-			l.Error(a.NameRange, fmt.Sprintf("a write over %s has no answer that could carry a text", w.Protocol.Name), "Take `reply` out.")
+			l.Error("MAP068", a.NameRange, fmt.Sprintf("a write over %s has no answer that could carry a text", w.Protocol.Name), "Take `reply` out.")
 		case w.Upstream:
-			l.Error(a.NameRange, fmt.Sprintf("the server behind wrapper %q answers by itself", name), "`reply` is for wrappers that are the server: those without an upstream.")
+			l.Error("MAP068", a.NameRange, fmt.Sprintf("the server behind wrapper %q answers by itself", name), "`reply` is for wrappers that are the server: those without an upstream.")
 		}
 	}
 	sc := &scope{bind: bind, way: answering, log: l.Log}

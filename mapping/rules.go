@@ -30,7 +30,7 @@ func (l *loader) ruled(expr hclsyntax.Expression) *typ {
 	}
 	kind := lattice.RuleKind(slices.Index(lattice.RuleNames(), call.Name))
 	if len(call.Args) == 0 || len(call.Args) > 1 && kind != lattice.Priority {
-		l.Error(call.Range(), call.Name+"() takes one type", fmt.Sprintf("As in `%s`.", ruleUsage[kind]))
+		l.Error("MAP014", call.Range(), call.Name+"() takes one type", fmt.Sprintf("As in `%s`.", ruleUsage[kind]))
 		return anything
 	}
 	before := l.Count()
@@ -39,7 +39,7 @@ func (l *loader) ruled(expr hclsyntax.Expression) *typ {
 	of.rule.Kind = kind
 	refuse := func(what string) *typ {
 		if !broken {
-			l.Error(call.Args[0].Range(), fmt.Sprintf("%s() of %s", call.Name, article(of.String())), fmt.Sprintf("It is of %s, as in `%s`.", what, ruleUsage[kind]))
+			l.Error("MAP032", call.Args[0].Range(), fmt.Sprintf("%s() of %s", call.Name, article(of.String())), fmt.Sprintf("It is of %s, as in `%s`.", what, ruleUsage[kind]))
 		}
 		return anything
 	}
@@ -71,12 +71,12 @@ func (l *loader) ruled(expr hclsyntax.Expression) *typ {
 		}
 	case lattice.Priority:
 		if len(call.Args) == 1 {
-			l.Error(call.Range(), "priority() without an order", fmt.Sprintf("Behind the type it names who goes first, as in `%s`.", ruleUsage[kind]))
+			l.Error("MAP033", call.Range(), "priority() without an order", fmt.Sprintf("Behind the type it names who goes first, as in `%s`.", ruleUsage[kind]))
 			return anything
 		}
 		for _, a := range call.Args[1:] {
 			if p, ok := l.pattern(a, false); ok && slices.Contains(of.rule.Ranks, p) {
-				l.Error(a.Range(), fmt.Sprintf("%q stands there twice", p), "Its first place is the one that counts.")
+				l.Error("MAP011", a.Range(), fmt.Sprintf("%q stands there twice", p), "Its first place is the one that counts.")
 			} else if ok {
 				of.rule.Ranks = append(of.rule.Ranks, p)
 			}
@@ -99,7 +99,7 @@ func (l *loader) pattern(expr hclsyntax.Expression, sites bool) (string, bool) {
 		return "", false
 	}
 	if v.IsNull() || v.Type() != cty.String {
-		l.Error(expr.Range(), "who is meant is a text in quotes", `As in "mqtt/floor", "mqtt/*" or "user:ann".`)
+		l.Error("MAP034", expr.Range(), "who is meant is a text in quotes", `As in "mqtt/floor", "mqtt/*" or "user:ann".`)
 		return "", false
 	}
 	p := v.AsString()
@@ -111,19 +111,19 @@ func (l *loader) pattern(expr hclsyntax.Expression, sites bool) (string, bool) {
 		if user != "" && !strings.ContainsFunc(user, func(r rune) bool { return r < ' ' }) {
 			return p, true
 		}
-		l.Error(expr.Range(), fmt.Sprintf("%q names nobody", p), form)
+		l.Error("MAP034", expr.Range(), fmt.Sprintf("%q names nobody", p), form)
 		return "", false
 	}
 	if site, ok := strings.CutPrefix(p, "site:"); ok && sites {
 		if len(site) >= 4 && len(site) <= 128 && strings.Trim(site, "0123456789abcdef") == "" {
 			return p, true
 		}
-		l.Error(expr.Range(), fmt.Sprintf("%q is not the id of a node", p), `Behind "site:" stand 4 to 128 of its digits, 0-9 and a-f.`)
+		l.Error("MAP034", expr.Range(), fmt.Sprintf("%q is not the id of a node", p), `Behind "site:" stand 4 to 128 of its digits, 0-9 and a-f.`)
 		return "", false
 	}
 	protocol, wrapper, ok := strings.Cut(p, "/")
 	if !ok || protocol == "" || wrapper == "" || strings.ContainsAny(wrapper, "/*") && wrapper != "*" || strings.ContainsAny(protocol, "*:") {
-		l.Error(expr.Range(), fmt.Sprintf("%q names no writer", p), form)
+		l.Error("MAP034", expr.Range(), fmt.Sprintf("%q names no writer", p), form)
 		return "", false
 	}
 	if protocol == "daemon" && wrapper == "*" { // the door of applications
@@ -136,7 +136,7 @@ func (l *loader) pattern(expr hclsyntax.Expression, sites bool) (string, bool) {
 		}
 		here = append(here, w.Protocol.Name+"/"+w.Name)
 	}
-	d := &diag.Diagnostic{Severity: diag.Warning, Summary: fmt.Sprintf("no wrapper here is %q", p), Subject: expr.Range(),
+	d := &diag.Diagnostic{Code: "MAP035", Severity: diag.Warning, Summary: fmt.Sprintf("no wrapper here is %q", p), Subject: expr.Range(),
 		Detail: "It counts for other gateways of the domain only."}
 	d.Suggestion = diag.Suggest(p, here)
 	l.Add(d)
@@ -152,19 +152,19 @@ func (l *loader) policy(d *decl, c diag.Content) {
 	}
 	l.group(d, c.Attrs["group"])
 	if a := c.Attrs["commit"]; d.group != "" && d.commit.Waits() {
-		l.Error(a.NameRange, "candidates of a group don't wait", "The winner takes the whole group as soon as it is known. Take `commit` or `group` out.")
+		l.Error("MAP038", a.NameRange, "candidates of a group don't wait", "The winner takes the whole group as soon as it is known. Take `commit` or `group` out.")
 	}
 	if a := c.Attrs["on_conflict"]; d.group != "" && d.deleteWins {
-		l.Error(a.NameRange, "in a group the latest write wins, a delete or not", "The winner takes the whole group. Take `on_conflict` or `group` out.")
+		l.Error("MAP038", a.NameRange, "in a group the latest write wins, a delete or not", "The winner takes the whole group. Take `on_conflict` or `group` out.")
 	}
 	l.history(d, c.Attrs["history"])
 	if a := c.Attrs["writers"]; a != nil {
 		list, ok := a.Expr.(*hclsyntax.TupleConsExpr)
 		switch {
 		case !ok:
-			l.Error(a.Expr.Range(), "writers: a list is wanted", `As in ["http/api", "mqtt/*", "user:ann"].`)
+			l.Error("MAP040", a.Expr.Range(), "writers: a list is wanted", `As in ["http/api", "mqtt/*", "user:ann"].`)
 		case len(list.Exprs) == 0:
-			l.Error(a.Expr.Range(), "an empty list of writers", "Nobody could write. Name one, or leave `writers` out: then everybody may.")
+			l.Error("MAP040", a.Expr.Range(), "an empty list of writers", "Nobody could write. Name one, or leave `writers` out: then everybody may.")
 		default:
 			for _, e := range list.Exprs {
 				if p, ok := l.pattern(e, true); ok && !slices.Contains(d.writers, p) {
@@ -185,9 +185,9 @@ func (l *loader) commit(d *decl, a *hclsyntax.Attribute) {
 		window, err := time.ParseDuration(word)
 		switch {
 		case err != nil:
-			l.Error(a.Expr.Range(), fmt.Sprintf("commit can't be %q", word), `It can be "auto", "manual", or how long candidates are gathered, as in "500ms".`)
+			l.Error("MAP036", a.Expr.Range(), fmt.Sprintf("commit can't be %q", word), `It can be "auto", "manual", or how long candidates are gathered, as in "500ms".`)
 		case window < minWindow || window > maxWindow:
-			l.Error(a.Expr.Range(), "commit is out of range", "Candidates are gathered for 1ms to 24h.")
+			l.Error("HCL016", a.Expr.Range(), "commit is out of range", "Candidates are gathered for 1ms to 24h.")
 		}
 		d.commit.Window = window
 	}
@@ -201,7 +201,7 @@ func (l *loader) group(d *decl, a *hclsyntax.Attribute) {
 	}
 	t, err := parseTemplate(text, &registerSyntax, false)
 	if err != nil {
-		l.Error(a.Expr.Range(), "not the template of a group", sentence(err))
+		l.Error("MAP002", a.Expr.Range(), "not the template of a group", sentence(err))
 		return
 	}
 	own := d.leaf.template
@@ -209,7 +209,7 @@ func (l *loader) group(d *decl, a *hclsyntax.Attribute) {
 		for _, n := range s.names(t) {
 			i := slices.Index(own.names, n)
 			if i < 0 {
-				l.Error(a.Expr.Range(), fmt.Sprintf("{%s} is not in the register's name", n), fmt.Sprintf("A group is named by captures of %q, or by none.", own.text))
+				l.Error("MAP039", a.Expr.Range(), fmt.Sprintf("{%s} is not in the register's name", n), fmt.Sprintf("A group is named by captures of %q, or by none.", own.text))
 				return
 			}
 			if rest := own.isRest(i); rest != s.rest {
@@ -217,7 +217,7 @@ func (l *loader) group(d *decl, a *hclsyntax.Attribute) {
 				if rest {
 					form = "{" + n + "...}"
 				}
-				l.Error(a.Expr.Range(), fmt.Sprintf("{%s} is another kind of capture in the register's name", n), fmt.Sprintf("Write %s, as it stands there.", form))
+				l.Error("MAP039", a.Expr.Range(), fmt.Sprintf("{%s} is another kind of capture in the register's name", n), fmt.Sprintf("Write %s, as it stands there.", form))
 				return
 			}
 		}
@@ -225,7 +225,7 @@ func (l *loader) group(d *decl, a *hclsyntax.Attribute) {
 	d.group = t.expansion()
 	refuse := func(field string, f *typ) {
 		if f != nil && f.rule.Kind != lattice.Latest {
-			l.Error(a.NameRange, fmt.Sprintf("%s has the rule %s, and the register a group", quoted(field), f.rule.Kind),
+			l.Error("MAP038", a.NameRange, fmt.Sprintf("%s has the rule %s, and the register a group", quoted(field), f.rule.Kind),
 				"The winner takes a group whole, so all its fields are latest. Take the rule or the group out.")
 		}
 	}
@@ -270,11 +270,11 @@ func (l *loader) history(d *decl, a *hclsyntax.Attribute) {
 			n, _ := l.Int(part, 0, 1, 1_000_000_000)
 			d.retention.Count = int(n)
 		default:
-			l.Unknown(item.KeyExpr.Range(), "part of history", name, []string{"age", "count"})
+			l.Unknown("MAP037", item.KeyExpr.Range(), "part of history", name, []string{"age", "count"})
 		}
 	}
 	if len(obj.Items) == 0 {
-		l.Error(a.Expr.Range(), "history says nothing", `As in { age = "30d", count = 1000 }.`)
+		l.Error("MAP037", a.Expr.Range(), "history says nothing", `As in { age = "30d", count = 1000 }.`)
 	}
 }
 
@@ -289,9 +289,9 @@ func (l *loader) age(a *hclsyntax.Attribute) time.Duration {
 	age, ok := parseAge(text)
 	switch {
 	case !ok:
-		l.Error(a.Expr.Range(), fmt.Sprintf("%s can't be %q", a.Name, text), `It is a length of days, hours or minutes, as in "30d", "36h" or "90m", or "forever".`)
+		l.Error("MAP036", a.Expr.Range(), fmt.Sprintf("%s can't be %q", a.Name, text), `It is a length of days, hours or minutes, as in "30d", "36h" or "90m", or "forever".`)
 	case age < minHistory || age > maxHistory:
-		l.Error(a.Expr.Range(), a.Name+" is out of range", `It can be from "1m" to "36500d", or "forever".`)
+		l.Error("HCL016", a.Expr.Range(), a.Name+" is out of range", `It can be from "1m" to "36500d", or "forever".`)
 	}
 	return age
 }
@@ -367,17 +367,17 @@ func byCall(expr hclsyntax.Expression) *hclsyntax.FunctionCallExpr {
 // increment reads by(x) around an entry of `in`, and gives x.
 func (l *loader) increment(bind *Bind, t *typ, call *hclsyntax.FunctionCallExpr) (hclsyntax.Expression, bool) {
 	if len(call.Args) != 1 {
-		l.Error(call.Range(), "by() takes one argument", "As in `in = { litres = by(payload.add) }`.")
+		l.Error("MAP096", call.Range(), "by() takes one argument", "As in `in = { litres = by(payload.add) }`.")
 		return nil, false
 	}
 	if t.rule.Kind != lattice.Sum && t.rule.Kind != lattice.Union {
-		l.Error(call.NameRange, fmt.Sprintf("by() on a field of the rule %s", t.rule.Kind),
+		l.Error("MAP096", call.NameRange, fmt.Sprintf("by() on a field of the rule %s", t.rule.Kind),
 			"It adds to what is there, which only sums and unions do: declare the field as `sum(number)` or `union(T)`, or take by() out.")
 		return nil, false
 	}
 	for _, name := range bind.wrapperNames {
 		if w := l.set.wrappers[name].info; w.Upstream && !w.Listens && !w.Protocol.Feed {
-			l.Error(call.NameRange, fmt.Sprintf("by() at a server that is only asked (wrapper %q)", name),
+			l.Error("MAP096", call.NameRange, fmt.Sprintf("by() at a server that is only asked (wrapper %q)", name),
 				"Asked again, it shows the same increment again. Map the total that it shows, without by().")
 			return nil, false
 		}

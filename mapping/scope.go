@@ -65,24 +65,25 @@ func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
 			}
 		case name == "row":
 			bad(func() {
-				sc.log.Error(at, `"row" without each`, "A row is known where one document is many registers: add `each = payload`, or `each = payload.member`.")
+				sc.log.Error("MAP065", at, `"row" without each`, "A row is known where one document is many registers: add `each = payload`, or `each = payload.member`.")
 			})
 		case name == "self":
 			bad(func() {
-				sc.log.Error(at, `"self" is known only on the way out`, "Use it in `out`, `create` or `reply`.")
+				sc.log.Error("MAP092", at, `"self" is known only on the way out`, "Use it in `out`, `create` or `reply`.")
 			})
 		case slices.Contains(inwardRoots, name):
 			bad(func() {
-				sc.log.Error(at, fmt.Sprintf("%q is known only on the way in", name), "Use it in `in` or `key`; what flows both ways depends on the payload.")
+				sc.log.Error("MAP092", at, fmt.Sprintf("%q is known only on the way in", name), "Use it in `in` or `key`; what flows both ways depends on the payload.")
 			})
 		default:
 			bad(func() {
 				root := t[:1].SourceRange()
-				d := &diag.Diagnostic{Severity: diag.Error, Summary: fmt.Sprintf("unknown name %q", name), Subject: root}
-				if d.Detail = hint(name, append(names, "payload")); d.Detail == "" {
-					if d.Suggestion = diag.Suggest(name, names); d.Suggestion == "" {
-						d.Detail = fmt.Sprintf("There is: %s. A member of the payload is payload.%s; a text stands in quotes.", strings.Join(names, ", "), name)
-					}
+				d := &diag.Diagnostic{Code: "MAP090", Severity: diag.Error, Summary: fmt.Sprintf("unknown name %q", name), Subject: root}
+				if d.Detail = hint(name, append(names, "payload")); d.Detail != "" {
+					d.Code = "MAP091"
+				} else if d.Detail = foreignNames[name]; d.Detail != "" {
+				} else if d.Suggestion = diag.Suggest(name, names); d.Suggestion == "" {
+					d.Detail = fmt.Sprintf("There is: %s. A member of the payload is payload.%s; a text stands in quotes.", strings.Join(names, ", "), name)
 				}
 				sc.log.Add(d)
 			})
@@ -103,41 +104,41 @@ func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
 		switch {
 		case c.Name == "by":
 			bad(func() {
-				sc.log.Error(c.NameRange, "by() stands around a whole entry of `in`, and nowhere else", "As in `in = { litres = by(payload.add) }`. An increment has no way back.")
+				sc.log.Error("MAP095", c.NameRange, "by() stands around a whole entry of `in`, and nowhere else", "As in `in = { litres = by(payload.add) }`. An increment has no way back.")
 			})
 		case !known:
-			bad(func() { sc.log.Unknown(c.NameRange, "function", c.Name, functionNames()) })
+			bad(func() { sc.log.Unknown("MAP093", c.NameRange, "function", c.Name, functionNames()) })
 		case c.Name == "reg" && sc.way != inward:
 			bad(func() {
-				sc.log.Error(c.NameRange, "reg() is known only on the way in", "Use it in `in`: a bind is told of changes of its own register only.")
+				sc.log.Error("MAP092", c.NameRange, "reg() is known only on the way in", "Use it in `in`: a bind is told of changes of its own register only.")
 			})
 		case c.Name == "new" && !sc.made:
 			bad(func() {
-				sc.log.Error(c.NameRange, "new() stands in `in`, `key` and `create`", "Anywhere else it would be another one each time the payload is looked at or written.")
+				sc.log.Error("MAP099", c.NameRange, "new() stands in `in`, `key` and `create`", "Anywhere else it would be another one each time the payload is looked at or written.")
 			})
 		case c.Name == "date":
 			if _, err := dateZone(c); err != nil {
 				bad(func() {
-					sc.log.Error(hcl.RangeBetween(c.NameRange, c.CloseParenRange), "date() can't be read", sentence(err))
+					sc.log.Error("MAP094", hcl.RangeBetween(c.NameRange, c.CloseParenRange), "date() can't be read", sentence(err))
 				})
 			}
 		case c.Name == "number" && len(c.Args) == 1 && sc.bind.commas():
 			bad(func() {
-				sc.log.Error(c.NameRange, "number() reads a decimal point, and this codec has decimal commas", `Leave number() out, since a cell converts to the field's type by itself, or write number(…, ",").`)
+				sc.log.Error("MAP094", c.NameRange, "number() reads a decimal point, and this codec has decimal commas", `Leave number() out, since a cell converts to the field's type by itself, or write number(…, ",").`)
 			})
 		case twoWays[c.Name] != nil:
 			if _, err := makeStep(c); err != nil {
 				bad(func() {
-					sc.log.Error(hcl.RangeBetween(c.NameRange, c.CloseParenRange), c.Name+"() can't be read", sentence(err))
+					sc.log.Error("MAP094", hcl.RangeBetween(c.NameRange, c.CloseParenRange), c.Name+"() can't be read", sentence(err))
 				})
 			}
 		case c.Name == "format" && len(c.Args) > 0 && len(c.Args[0].Variables()) > 0:
 			bad(func() {
-				sc.log.Error(c.Args[0].Range(), "format() takes a constant format", "A peer's text could ask for any width.")
+				sc.log.Error("MAP098", c.Args[0].Range(), "format() takes a constant format", "A peer's text could ask for any width.")
 			})
 		case c.Name == "can" && len(c.Args) != 1:
 			bad(func() {
-				sc.log.Error(c.NameRange, "can() takes one argument", "can(payload.x) is true when payload.x is there.")
+				sc.log.Error("MAP098", c.NameRange, "can() takes one argument", "can(payload.x) is true when payload.x is there.")
 			})
 		}
 		return nil
@@ -146,10 +147,11 @@ func (sc *scope) check(expr hclsyntax.Expression) (cty.Type, bool) {
 		return cty.DynamicPseudoType, false
 	}
 	v, diags := expr.Value(&hcl.EvalContext{Variables: sc.unknowns(), Functions: evalFunctions})
-	sc.log.HCL(diags)
+	sc.log.HCL("HCL018", diags)
 	if diags.HasErrors() {
 		return cty.DynamicPseudoType, false
 	}
+	sc.examine(expr, v)
 	return v.Type(), true
 }
 
@@ -158,7 +160,7 @@ func (sc *scope) noReg(loop hclsyntax.Node, bad func(func())) {
 	hclsyntax.VisitAll(loop, func(n hclsyntax.Node) hcl.Diagnostics {
 		if c, ok := n.(*hclsyntax.FunctionCallExpr); ok && (c.Name == "reg" || c.Name == "new") {
 			bad(func() {
-				sc.log.Error(c.NameRange, c.Name+"() inside of a loop", "It is called outside of `for` and `[*]`.")
+				sc.log.Error("MAP097", c.NameRange, c.Name+"() inside of a loop", "It is called outside of `for` and `[*]`.")
 			})
 		}
 		return nil
@@ -190,10 +192,10 @@ func (sc *scope) checkSelf(t hcl.Traversal, bad func(func())) {
 		bad(func() {
 			names := d.names()
 			if h := hint(attr.Name, names); h != "" {
-				sc.log.Error(attr.SrcRange, fmt.Sprintf("unknown field %q", attr.Name), h)
+				sc.log.Error("MAP091", attr.SrcRange, fmt.Sprintf("unknown field %q", attr.Name), h)
 				return
 			}
-			sc.log.Unknown(attr.SrcRange, "field", attr.Name, names)
+			sc.log.Unknown("MAP074", attr.SrcRange, "field", attr.Name, names)
 		})
 	}
 }

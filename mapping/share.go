@@ -14,7 +14,7 @@ func (b *Bind) Shared() bool { return b.shared }
 func (l *loader) share(b *Bind, a, o *leaf) {
 	fail := func(why string) {
 		first := o.entry.bind
-		l.Error(b.rng, "one address, two binds", fmt.Sprintf("%q at %s has the same addresses, and %s. Give one of them `match`, or make them one bind.", first.address, first.source, why))
+		l.Error("MAP100", b.rng, "one address, two binds", fmt.Sprintf("%q at %s has the same addresses, and %s. Give one of them `match`, or make them one bind.", first.address, first.source, why))
 	}
 	for i := range a.template.params {
 		if a.template.params[i].key != o.template.params[i].key {

@@ -31,17 +31,17 @@ func (l *loader) bindMarks(bind *Bind, c diag.Content) {
 		return
 	}
 	if bind.codec.traits().holds == oneValue || bind.form != nil {
-		l.Error(a.Expr.Range(), "this payload has no members", "What marks a document as deleted is written into it.")
+		l.Error("MAP071", a.Expr.Range(), "this payload has no members", "What marks a document as deleted is written into it.")
 		return
 	}
 	if len(obj.Items) == 0 {
-		l.Error(a.Expr.Range(), "nothing marks what is deleted", "Write `delete = { deleted = true }` or `delete = { deleted_at = now }`.")
+		l.Error("MAP067", a.Expr.Range(), "nothing marks what is deleted", "Write `delete = { deleted = true }` or `delete = { deleted_at = now }`.")
 	}
 	sc := &scope{bind: bind, way: outward, log: l.Log}
 	for _, item := range obj.Items {
 		name, ok := memberName(item.KeyExpr)
 		if !ok || name == "" || slices.ContainsFunc(bind.marks, func(k deadMark) bool { return k.name == name }) {
-			l.Error(item.KeyExpr.Range(), "not the name of a member", "It is a constant, and stands there once.")
+			l.Error("MAP067", item.KeyExpr.Range(), "not the name of a member", "It is a constant, and stands there once.")
 			continue
 		}
 		if _, ok := sc.check(item.ValueExpr); !ok {
@@ -51,7 +51,7 @@ func (l *loader) bindMarks(bind *Bind, c diag.Content) {
 		if len(item.ValueExpr.Variables()) == 0 {
 			v, err := k.eval(&message{bind: bind})
 			if err != nil || v.IsAbsent() || v.Kind() == lattice.NullKind {
-				l.Error(item.ValueExpr.Range(), "this marks nothing", "A member that is null or missing is so in documents that are not deleted, too.")
+				l.Error("MAP067", item.ValueExpr.Range(), "this marks nothing", "A member that is null or missing is so in documents that are not deleted, too.")
 				continue
 			}
 			k.is = v
@@ -65,17 +65,17 @@ func (l *loader) checkMarks(bind *Bind) {
 	for _, k := range bind.marks {
 		for _, m := range bind.mapped {
 			if !m.exists && (len(m.path) == 0 || m.path[0] == k.name) {
-				l.Error(m.rng, fmt.Sprintf("map and delete write the same member %q", k.name), "What marks a document as deleted is no field.")
+				l.Error("MAP067", m.rng, fmt.Sprintf("map and delete write the same member %q", k.name), "What marks a document as deleted is no field.")
 			}
 		}
 		for _, o := range bind.outs {
 			if o.name == "" || o.name == k.name {
-				l.Error(o.rng, fmt.Sprintf("out and delete write the same member %q", k.name), "What marks a document as deleted is written when its register goes.")
+				l.Error("MAP067", o.rng, fmt.Sprintf("out and delete write the same member %q", k.name), "What marks a document as deleted is written when its register goes.")
 			}
 		}
 	}
 	if len(bind.marks) > 0 && bind.Says() {
-		l.Error(bind.rng, "exists in map beside delete = { … }", "Either a document that is deleted is gone, or it stays and says so.")
+		l.Error("MAP066", bind.rng, "exists in map beside delete = { … }", "Either a document that is deleted is gone, or it stays and says so.")
 	}
 }
 

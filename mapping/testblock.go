@@ -94,31 +94,31 @@ func (l *loader) test(b *hclsyntax.Block) {
 	c := l.Decode(b.Body, b.DefRange(), testSchema)
 	t := &Test{Name: b.Labels[0], Source: source(b.DefRange())}
 	if i := slices.IndexFunc(l.set.tests, func(o *Test) bool { return o.Name == t.Name }); i >= 0 {
-		l.Error(b.LabelRanges[0], fmt.Sprintf("a second test %q", t.Name), fmt.Sprintf("The first stands at %s. Give each a name of its own.", l.set.tests[i].Source))
+		l.Error("MAP011", b.LabelRanges[0], fmt.Sprintf("a second test %q", t.Name), fmt.Sprintf("The first stands at %s. Give each a name of its own.", l.set.tests[i].Source))
 	}
 	if text, ok := l.String(c.Attrs["now"], "", nil); ok && text != "" {
 		at, err := time.Parse(time.RFC3339, text)
 		if err != nil {
-			l.Error(c.Attrs["now"].Expr.Range(), fmt.Sprintf("%q is not a time", text), `As in "2026-03-01T12:00:00Z".`)
+			l.Error("MAP141", c.Attrs["now"].Expr.Range(), fmt.Sprintf("%q is not a time", text), `As in "2026-03-01T12:00:00Z".`)
 		}
 		t.Now = at
 	}
 	if a := c.Attrs["refused"]; a != nil {
 		if t.Refused, _ = l.String(a, "", nil); t.Refused == "" {
-			l.Error(a.Expr.Range(), "refused says nothing", "It is a part of the reason that is given.")
+			l.Error("MAP141", a.Expr.Range(), "refused says nothing", "It is a part of the reason that is given.")
 		}
 	}
 	t.Given = l.testRegisters(c.Attrs["given"])
 	for _, g := range t.Given {
 		if err := l.set.Check(g.Name, Become(g.Name, g.Value)); err != nil {
-			l.Error(c.Attrs["given"].Expr.Range(), "what is given can't be", sentence(err))
+			l.Error("MAP141", c.Attrs["given"].Expr.Range(), "what is given can't be", sentence(err))
 		}
 	}
 	t.Want = l.testRegisters(c.Attrs["want"])
 	l.steps(t, c.Attrs["send"])
 	l.testTold(t, c.Attrs["told"])
 	if c.Attrs["want"] == nil && c.Attrs["told"] == nil && c.Attrs["refused"] == nil {
-		l.Error(b.DefRange(), "a test that wants nothing", "Say with `want`, `told` or `refused` what has to come of it.")
+		l.Error("MAP140", b.DefRange(), "a test that wants nothing", "Say with `want`, `told` or `refused` what has to come of it.")
 	}
 	l.set.tests = append(l.set.tests, t)
 }
@@ -127,16 +127,16 @@ func (l *loader) test(b *hclsyntax.Block) {
 func (l *loader) entries(expr hclsyntax.Expression, form string) (out []hclsyntax.ObjectConsItem, names []string, ok bool) {
 	obj, ok := expr.(*hclsyntax.ObjectConsExpr)
 	if !ok {
-		l.Error(expr.Range(), "an object is wanted", "As in "+form+".")
+		l.Error("MAP141", expr.Range(), "an object is wanted", "As in "+form+".")
 		return nil, nil, false
 	}
 	for _, item := range obj.Items {
 		name, ok := memberName(item.KeyExpr)
 		switch {
 		case !ok || name == "":
-			l.Error(item.KeyExpr.Range(), "not a name", "It is a constant; put it into quotes if it holds anything but letters and digits.")
+			l.Error("MAP010", item.KeyExpr.Range(), "not a name", "It is a constant; put it into quotes if it holds anything but letters and digits.")
 		case slices.Contains(names, name):
-			l.Error(item.KeyExpr.Range(), fmt.Sprintf("%q stands there twice", name), "")
+			l.Error("MAP011", item.KeyExpr.Range(), fmt.Sprintf("%q stands there twice", name), "")
 		default:
 			out, names = append(out, item), append(names, name)
 		}
@@ -152,7 +152,7 @@ func (l *loader) testValue(expr hclsyntax.Expression) (engine.Value, bool) {
 	}
 	out, err := fromCty(v)
 	if err != nil {
-		l.Error(expr.Range(), "not a value", sentence(err))
+		l.Error("MAP141", expr.Range(), "not a value", sentence(err))
 	}
 	return out, err == nil
 }
@@ -164,7 +164,7 @@ func (l *loader) testRegisters(a *hclsyntax.Attribute) (out []TestRegister) {
 	items, names, _ := l.entries(a.Expr, "`"+a.Name+` = { "site/berlin/oven-3" = { value = 21.5 } }`+"`")
 	for i, item := range items {
 		if err := engine.CheckName(names[i]); err != nil {
-			l.Error(item.KeyExpr.Range(), "not the name of a register", sentence(err))
+			l.Error("MAP141", item.KeyExpr.Range(), "not the name of a register", sentence(err))
 			continue
 		}
 		v, ok := l.testValue(item.ValueExpr)
@@ -194,15 +194,15 @@ func (l *loader) wrapperOf(at hcl.Range, name string, t *Test) *wrapperMaps {
 	case len(of) == 1:
 		return l.set.wrappers[of[0]]
 	case len(of) > 1:
-		l.Error(at, fmt.Sprintf("which wrapper of protocol %q?", name), fmt.Sprintf("There are %s: write the one that is meant.", strings.Join(of, ", ")))
+		l.Error("MAP053", at, fmt.Sprintf("which wrapper of protocol %q?", name), fmt.Sprintf("There are %s: write the one that is meant.", strings.Join(of, ", ")))
 	case slices.Contains(l.in.Later, name):
 		if t.Skip == "" {
 			t.Skip = fmt.Sprintf("protocol %q is not in this version", name)
-			l.Warn(at, t.Skip, "The test was read and is not run.")
+			l.Warn("MAP051", at, t.Skip, "The test was read and is not run.")
 		}
 	default:
 		slices.Sort(known)
-		l.Unknown(at, "wrapper or protocol", name, slices.Compact(known))
+		l.Unknown("MAP053", at, "wrapper or protocol", name, slices.Compact(known))
 	}
 	return nil
 }
@@ -214,7 +214,7 @@ func (l *loader) steps(t *Test, a *hclsyntax.Attribute) {
 	list := []hclsyntax.Expression{a.Expr}
 	if many, ok := a.Expr.(*hclsyntax.TupleConsExpr); ok {
 		if list = many.Exprs; len(list) == 0 {
-			l.Error(a.Expr.Range(), "nothing is sent", "Write at least one operation.")
+			l.Error("MAP141", a.Expr.Range(), "nothing is sent", "Write at least one operation.")
 		}
 	}
 	for _, expr := range list {
@@ -258,14 +258,14 @@ func (l *loader) step(t *Test, expr hclsyntax.Expression) (s TestStep, ok bool) 
 			text, _ := l.String(attr, "", nil)
 			d, err := diag.ParseDuration(text)
 			if err != nil && text != "" {
-				l.Error(item.ValueExpr.Range(), fmt.Sprintf("%q is not a length of time", text), `As in "500ms", "30s" or "1d".`)
+				l.Error("MAP141", item.ValueExpr.Range(), fmt.Sprintf("%q is not a length of time", text), `As in "500ms", "30s" or "1d".`)
 			}
 			s.After = d
 		case "meta":
 			s.Op.Payload.Meta = l.testMeta(item.ValueExpr)
 		default:
 			if address != nil {
-				l.Error(item.KeyExpr.Range(), "one operation has one address", "Write several as a list: `send = [{ … }, { … }]`.")
+				l.Error("MAP141", item.KeyExpr.Range(), "one operation has one address", "Write several as a list: `send = [{ … }, { … }]`.")
 				continue
 			}
 			address = item.ValueExpr
@@ -274,7 +274,7 @@ func (l *loader) step(t *Test, expr hclsyntax.Expression) (s TestStep, ok bool) 
 	}
 	if address == nil {
 		if s.Collapse == "" && s.After == 0 && l.Count() == before {
-			l.Error(expr.Range(), "an operation without an address", "As in "+stepForm+".")
+			l.Error("MAP141", expr.Range(), "an operation without an address", "As in "+stepForm+".")
 		}
 		return s, l.Count() == before
 	}
@@ -289,23 +289,23 @@ func (l *loader) step(t *Test, expr hclsyntax.Expression) (s TestStep, ok bool) 
 	s.Op.Verb = l.testVerb(w, verb)
 	if s.Op.Verb == wrappers.Rename {
 		if to == nil {
-			l.Error(expr.Range(), "rename: where to?", "Add `to = \"…\"`.")
+			l.Error("MAP141", expr.Range(), "rename: where to?", "Add `to = \"…\"`.")
 		} else if s.Op.To, ok = l.testAddress(w, to); !ok {
 			return s, false
 		}
 	} else if to != nil {
-		l.Error(to.Range(), `"to" goes with verb = "rename"`, "")
+		l.Error("MAP141", to.Range(), `"to" goes with verb = "rename"`, "")
 	}
 	if len(w.info.Servers) > 0 && !slices.Contains(w.info.Servers, s.Op.Server) {
-		l.Error(expr.Range(), "which server?", fmt.Sprintf("Add `server = \"…\"`, one of %s.", strings.Join(w.info.Servers, ", ")))
+		l.Error("MAP055", expr.Range(), "which server?", fmt.Sprintf("Add `server = \"…\"`, one of %s.", strings.Join(w.info.Servers, ", ")))
 	}
 	var f finding
 	e := w.lookup(s.Op.Address, &f)
 	switch {
 	case e == nil && t.Refused == "":
-		l.Error(address.Range(), "no bind has this address", "It is refused, or passes a relay: say `refused`, or correct it.")
+		l.Error("MAP142", address.Range(), "no bind has this address", "It is refused, or passes a relay: say `refused`, or correct it.")
 	case e != nil && s.Op.Verb.Writes() && !e.bind.Inward() && t.Refused == "":
-		l.Error(address.Range(), "nothing comes in at this address", fmt.Sprintf("The bind at %s only goes out.", e.bind.source))
+		l.Error("MAP085", address.Range(), "nothing comes in at this address", fmt.Sprintf("The bind at %s only goes out.", e.bind.source))
 	}
 	if payload != nil {
 		l.testPayload(&s.Op.Payload, e, payload)
@@ -334,7 +334,7 @@ func (l *loader) testAddress(w *wrapperMaps, expr hclsyntax.Expression) (string,
 	if canonical := w.info.Protocol.Syntax.Canonical; canonical != nil {
 		c, err := canonical(text)
 		if err != nil {
-			l.Error(expr.Range(), "not an address", sentence(err))
+			l.Error("MAP141", expr.Range(), "not an address", sentence(err))
 			return "", false
 		}
 		text = c
@@ -372,7 +372,7 @@ func (l *loader) testPayload(p *wrappers.Payload, e *entry, expr hclsyntax.Expre
 		p.Raw = val.AppendJSON(nil)
 	}
 	if err != nil {
-		l.Error(expr.Range(), "the payload can't be written", sentence(err))
+		l.Error("MAP141", expr.Range(), "the payload can't be written", sentence(err))
 	}
 }
 
@@ -434,7 +434,7 @@ func (l *loader) toldAddress(w *wrapperMaps, expr hclsyntax.Expression) (at Test
 	if len(w.info.Servers) > 0 {
 		server, rest, found := strings.Cut(text, ":")
 		if !found || !slices.Contains(w.info.Servers, server) {
-			l.Error(expr.Range(), "which server?", fmt.Sprintf("Write \"server:address\", with one of %s.", strings.Join(w.info.Servers, ", ")))
+			l.Error("MAP055", expr.Range(), "which server?", fmt.Sprintf("Write \"server:address\", with one of %s.", strings.Join(w.info.Servers, ", ")))
 			return at, false
 		}
 		at.Server, text = server, rest
@@ -442,7 +442,7 @@ func (l *loader) toldAddress(w *wrapperMaps, expr hclsyntax.Expression) (at Test
 	if canonical := w.info.Protocol.Syntax.Canonical; canonical != nil {
 		c, err := canonical(text)
 		if err != nil {
-			l.Error(expr.Range(), "not an address", sentence(err))
+			l.Error("MAP141", expr.Range(), "not an address", sentence(err))
 			return at, false
 		}
 		text = c
@@ -450,9 +450,9 @@ func (l *loader) toldAddress(w *wrapperMaps, expr hclsyntax.Expression) (at Test
 	var f finding
 	switch e := w.lookup(text, &f); {
 	case e == nil:
-		l.Error(expr.Range(), "no bind has this address", "Nobody is ever told anything there.")
+		l.Error("MAP142", expr.Range(), "no bind has this address", "Nobody is ever told anything there.")
 	case !e.bind.Outward():
-		l.Error(expr.Range(), "nothing goes out at this address", fmt.Sprintf("The bind at %s only comes in.", e.bind.source))
+		l.Error("MAP085", expr.Range(), "nothing goes out at this address", fmt.Sprintf("The bind at %s only comes in.", e.bind.source))
 	default:
 		at.Address = text
 		return at, true

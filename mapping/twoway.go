@@ -259,6 +259,9 @@ var timeTokens = []struct{ hcl, layout string }{
 }
 
 func timeLayout(s string) (string, error) {
+	if strings.Contains(s, "HH") && !strings.Contains(s, "AA") {
+		return "", fmt.Errorf("HH is the hour of twelve and needs AA, AM or PM; hh is the hour of the day")
+	}
 	var b strings.Builder
 next:
 	for s != "" {

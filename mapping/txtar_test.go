@@ -94,6 +94,8 @@ func scriptWrappers(t *testing.T, comment string) []WrapperInfo {
 				w.Base = v
 			case "asked": // attached
 				w.Listens, w.Upstream = false, true
+			case "reaches":
+				w.Reaches = strings.Split(v, ",")
 			case "servers":
 				w.Servers = strings.Split(v, ",")
 			default:

@@ -322,15 +322,18 @@ func (t *typ) samples() []engine.Value {
 	num := func(s string) engine.Value { n, _ := lattice.ParseNumber(s); return n }
 	switch t.kind {
 	case stringType:
-		return []engine.Value{lattice.String("on"), lattice.String("Zoë, 50% {x}/#"), lattice.String("21.5")}
+		return []engine.Value{
+			lattice.String("on"), lattice.String("Zoë, 50% {x}/#"), lattice.String("21.5"), lattice.String("UID=Ann,OU=People"), lattice.String(""),
+			lattice.String(" a\t\"b\"\r\nc"), lattice.String("Zoe\u0308"), lattice.String("null"), lattice.String("007"),
+		}
 	case numberType:
-		return []engine.Value{lattice.Int(0), lattice.Int(1), lattice.Int(-1), num("0.3"), num("21.5"), lattice.Int(9007199254740993), num("1234567.125")}
+		return []engine.Value{lattice.Int(0), lattice.Int(1), lattice.Int(-1), num("0.3"), num("21.5"), lattice.Int(9007199254740993), num("1234567.125"), num("0.30000000000000004"), num("-1e-9"), num("123456789012345678901234567890")}
 	case boolType:
 		return []engine.Value{lattice.Bool(true), lattice.Bool(false)}
 	case bytesType:
 		return []engine.Value{lattice.Bytes([]byte("abc")), lattice.Bytes([]byte{0, 0xff, 0x80, '\n'})}
 	case timeType:
-		return []engine.Value{lattice.String("2026-01-31T23:59:58Z"), lattice.String("1999-12-31T00:00:00Z"), lattice.String("2026-07-15T12:30:05Z"), lattice.String("2026-10-25T01:30:00Z")}
+		return []engine.Value{lattice.String("2026-01-31T23:59:58Z"), lattice.String("1999-12-31T00:00:00Z"), lattice.String("2026-07-15T12:30:05Z"), lattice.String("2026-10-25T00:30:00Z"), lattice.String("2026-10-25T01:30:00Z")}
 	case enumType:
 		var out []engine.Value
 		for _, w := range t.words {
@@ -339,7 +342,11 @@ func (t *typ) samples() []engine.Value {
 		return out
 	case listType:
 		items := slices.Clone(t.item.samples())
-		return []engine.Value{lattice.List(), lattice.List(items...)}
+		out := []engine.Value{lattice.List(), lattice.List(items...)}
+		for _, item := range items {
+			out = append(out, lattice.List(item))
+		}
+		return out
 	case objectType:
 		var members []lattice.Member
 		for n, m := range t.members {

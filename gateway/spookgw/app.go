@@ -138,7 +138,7 @@ Exit codes: 0 done; 1 error; 2 wrong usage, or of plan that something is deleted
 		make  func(*app) *cobra.Command
 	}{
 		{"run", runVerb}, {"run", demoVerb}, {"run", planVerb}, {"run", reloadVerb},
-		{"files", initVerb}, {"files", replayVerb}, {"files", validateVerb}, {"files", testVerb}, {"files", schemaVerb}, {"files", fmtVerb},
+		{"files", initVerb}, {"files", replayVerb}, {"files", validateVerb}, {"files", testVerb}, {"files", schemaVerb}, {"files", fmtVerb}, {"files", explainCodeVerb},
 		{"state", getVerb}, {"state", setVerb}, {"state", deleteVerb}, {"state", listVerb}, {"state", watchVerb}, {"state", historyVerb},
 		{"state", explainVerb}, {"state", revertVerb}, {"state", pendingVerb}, {"state", collapseVerb},
 		{"operate", statusVerb}, {"operate", tapVerb}, {"operate", recordVerb}, {"operate", parkedVerb}, {"operate", retryVerb}, {"operate", dropVerb},

@@ -46,6 +46,10 @@ func TestExitCodes(t *testing.T) {
 		"set x --add what":           exitUsage,
 		"set x --add n=1":            exitUnreachable,
 		"completion zsh":             exitOK,
+		"explain-code":               exitOK,
+		"explain-code map101":        exitOK,
+		"explain-code MAP999":        exitNotFound,
+		"explain-code MAP101 MAP100": exitUsage,
 		"run --config none.hcl":      exitError,
 		"reload --socket /nowhere/s": exitUnreachable,
 	} {

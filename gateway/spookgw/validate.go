@@ -29,6 +29,9 @@ protocol had a wrapper. All mistakes are shown at once; the exit code is 1 if th
 			if err := a.findings(found); err != nil {
 				return err
 			}
+			if len(found) > 0 && !a.json {
+				a.say("\n`spookgw explain-code %s` tells more of a finding.", found[0].Code)
+			}
 			if config == nil {
 				return told
 			}

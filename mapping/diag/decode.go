@@ -58,9 +58,9 @@ func (l *Log) Decode(body *hclsyntax.Body, missing hcl.Range, s Schema) Content 
 		case contains(s.Later, a.Name):
 			l.Later(a.NameRange, strconv.Quote(a.Name))
 		case known[a.Name] != nil:
-			l.Error(a.NameRange, fmt.Sprintf("%q is a block", a.Name), fmt.Sprintf("Write `%s { … }`, without the equals sign.", a.Name))
+			l.Error("HCL008", a.NameRange, fmt.Sprintf("%q is a block", a.Name), fmt.Sprintf("Write `%s { … }`, without the equals sign.", a.Name))
 		default:
-			l.Unknown(a.NameRange, "attribute of "+s.What, a.Name, names)
+			l.Unknown("HCL007", a.NameRange, "attribute of "+s.What, a.Name, names)
 		}
 	}
 	count := map[string]int{}
@@ -70,17 +70,17 @@ func (l *Log) Decode(body *hclsyntax.Body, missing hcl.Range, s Schema) Content 
 		case k == nil && contains(s.Later, b.Type):
 			l.Later(b.TypeRange, strconv.Quote(b.Type))
 		case k == nil && attr(b.Type):
-			l.Error(b.TypeRange, fmt.Sprintf("%q is an attribute", b.Type), fmt.Sprintf("Write `%s = …`, with an equals sign.", b.Type))
+			l.Error("HCL008", b.TypeRange, fmt.Sprintf("%q is an attribute", b.Type), fmt.Sprintf("Write `%s = …`, with an equals sign.", b.Type))
 		case k == nil:
-			l.Unknown(b.TypeRange, "block of "+s.What, b.Type, names)
+			l.Unknown("HCL007", b.TypeRange, "block of "+s.What, b.Type, names)
 		case len(b.Labels) != len(k.Labels):
 			form := b.Type
 			for _, label := range k.Labels {
 				form += ` "` + strings.ToUpper(label) + `"`
 			}
-			l.Error(b.DefRange(), fmt.Sprintf("%q takes %s", b.Type, plural(len(k.Labels), "label")), fmt.Sprintf("Write `%s { … }`.", form))
+			l.Error("HCL009", b.DefRange(), fmt.Sprintf("%q takes %s", b.Type, plural(len(k.Labels), "label")), fmt.Sprintf("Write `%s { … }`.", form))
 		case k.Once && count[b.Type] > 0:
-			l.Error(b.TypeRange, fmt.Sprintf("a second %q block", b.Type), "There can be one. Put everything into the first.")
+			l.Error("HCL010", b.TypeRange, fmt.Sprintf("a second %q block", b.Type), "There can be one. Put everything into the first.")
 		default:
 			count[b.Type]++
 			c.Blocks = append(c.Blocks, b)
@@ -88,7 +88,7 @@ func (l *Log) Decode(body *hclsyntax.Body, missing hcl.Range, s Schema) Content 
 	}
 	for _, name := range s.Need {
 		if c.Attrs[name] == nil {
-			l.Error(missing, fmt.Sprintf("%s lacks the attribute %q", s.What, name), fmt.Sprintf("Add `%s = …`.", name))
+			l.Error("HCL011", missing, fmt.Sprintf("%s lacks the attribute %q", s.What, name), fmt.Sprintf("Add `%s = …`.", name))
 		}
 	}
 	return c
@@ -119,14 +119,14 @@ func (l *Log) Constant(expr hclsyntax.Expression, ctx *hcl.EvalContext) (cty.Val
 	if ctx == nil {
 		// A bare word in place of a text is the commonest slip.
 		if word := hcl.ExprAsKeyword(expr); word != "" && word != "true" && word != "false" && word != "null" {
-			l.Error(expr.Range(), fmt.Sprintf("%s without quotes", word), fmt.Sprintf(`Write "%s".`, word))
+			l.Error("HCL012", expr.Range(), fmt.Sprintf("%s without quotes", word), fmt.Sprintf(`Write "%s".`, word))
 			return cty.NilVal, false
 		}
 		for _, v := range expr.Variables() {
 			if len(v) == 1 {
-				l.Error(v.SourceRange(), fmt.Sprintf("%s without quotes", v.RootName()), fmt.Sprintf(`Write "%s".`, v.RootName()))
+				l.Error("HCL012", v.SourceRange(), fmt.Sprintf("%s without quotes", v.RootName()), fmt.Sprintf(`Write "%s".`, v.RootName()))
 			} else {
-				l.Error(v.SourceRange(), "a constant is wanted here", "It can't depend on "+v.RootName()+".")
+				l.Error("HCL013", v.SourceRange(), "a constant is wanted here", "It can't depend on "+v.RootName()+".")
 			}
 		}
 		if len(expr.Variables()) > 0 {
@@ -134,7 +134,7 @@ func (l *Log) Constant(expr hclsyntax.Expression, ctx *hcl.EvalContext) (cty.Val
 		}
 	}
 	v, diags := expr.Value(ctx)
-	l.HCL(diags)
+	l.HCL("HCL018", diags)
 	if diags.HasErrors() {
 		return cty.NilVal, false
 	}
@@ -147,7 +147,10 @@ func (l *Log) wrong(expr hclsyntax.Expression, name, want string, got cty.Value)
 	if !got.IsNull() {
 		is = "a " + got.Type().FriendlyName()
 	}
-	l.Error(expr.Range(), fmt.Sprintf("%s: %s is wanted", name, want), "This is "+is+".")
+	if !got.IsNull() && got.Type() == cty.String && (want == "true or false" || want == "a whole number") {
+		is += "; take the quotes off"
+	}
+	l.Error("HCL014", expr.Range(), fmt.Sprintf("%s: %s is wanted", name, want), "This is "+is+".")
 }
 
 // String reads an attribute that is a text. Without the attribute: def.
@@ -173,7 +176,7 @@ func (l *Log) Enum(a *hclsyntax.Attribute, def string, values []string) (string,
 		return s, ok
 	}
 	if !contains(values, s) {
-		d := &Diagnostic{Severity: Error, Summary: fmt.Sprintf("%s can't be %q", a.Name, s), Subject: a.Expr.Range(),
+		d := &Diagnostic{Code: "HCL015", Severity: Error, Summary: fmt.Sprintf("%s can't be %q", a.Name, s), Subject: a.Expr.Range(),
 			Detail: `It can be "` + strings.Join(values, `" or "`) + `".`}
 		d.Suggestion = Suggest(s, values)
 		l.Add(d)
@@ -217,7 +220,7 @@ func (l *Log) Int(a *hclsyntax.Attribute, def, low, high int64) (int64, bool) {
 		if high != 0 {
 			limit = fmt.Sprintf("from %d to %d", low, high)
 		}
-		l.Error(a.Expr.Range(), fmt.Sprintf("%s is out of range", a.Name), "It can be "+limit+".")
+		l.Error("HCL016", a.Expr.Range(), fmt.Sprintf("%s is out of range", a.Name), "It can be "+limit+".")
 		return def, false
 	}
 	return n, true

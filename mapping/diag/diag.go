@@ -38,6 +38,7 @@ func (s Severity) String() string {
 
 // A Diagnostic is one finding. It implements error.
 type Diagnostic struct {
+	Code       Code
 	Severity   Severity
 	Summary    string    // what is wrong, one line, lower case, no full stop
 	Detail     string    // why, and what to do about it; may be empty
@@ -47,7 +48,7 @@ type Diagnostic struct {
 	Line       string    // the source line on which Subject begins, without its end
 }
 
-// Error gives "file:line:col: summary; detail" on one line.
+// Error gives "file:line:col: summary; detail [code]" on one line.
 func (d *Diagnostic) Error() string {
 	s := d.Summary
 	if d.Suggestion != "" {
@@ -55,13 +56,16 @@ func (d *Diagnostic) Error() string {
 	} else if d.Detail != "" {
 		s += "; " + d.Detail
 	}
+	if d.Code != "" {
+		s += " [" + string(d.Code) + "]"
+	}
 	if d.Subject.Filename == "" {
 		return s
 	}
 	return fmt.Sprintf("%s:%d:%d: %s", d.Subject.Filename, d.Subject.Start.Line, d.Subject.Start.Column, s)
 }
 
-// MarshalJSON gives an object for scripts and editors: severity, summary, detail, suggestion, file,
+// MarshalJSON gives an object for scripts and editors: severity, code, summary, detail, suggestion, file,
 // range (lines and columns from 1, the end exclusive), in, snippet.
 func (d *Diagnostic) MarshalJSON() ([]byte, error) {
 	type pos struct {
@@ -74,6 +78,7 @@ func (d *Diagnostic) MarshalJSON() ([]byte, error) {
 	}
 	out := struct {
 		Severity   string `json:"severity"`
+		Code       Code   `json:"code"`
 		Summary    string `json:"summary"`
 		Detail     string `json:"detail,omitempty"`
 		Suggestion string `json:"suggestion,omitempty"`
@@ -81,7 +86,7 @@ func (d *Diagnostic) MarshalJSON() ([]byte, error) {
 		Range      *rng   `json:"range,omitempty"`
 		In         string `json:"in,omitempty"`
 		Snippet    string `json:"snippet,omitempty"`
-	}{d.Severity.String(), d.Summary, d.Detail, d.Suggestion, d.Subject.Filename, nil, d.In, d.Line}
+	}{d.Severity.String(), d.Code, d.Summary, d.Detail, d.Suggestion, d.Subject.Filename, nil, d.In, d.Line}
 	if d.Subject.Filename != "" {
 		out.Range = &rng{pos{d.Subject.Start.Line, d.Subject.Start.Column}, pos{d.Subject.End.Line, d.Subject.End.Column}}
 	}
@@ -135,6 +140,9 @@ func (d Diagnostics) WriteText(w io.Writer, color bool, width int) error {
 		word, code := "Error", "1;31"
 		if one.Severity == Warning {
 			word, code = "Warning", "1;33"
+		}
+		if one.Code != "" {
+			word += " " + string(one.Code)
 		}
 		b.WriteString(paint(code, word+":") + " " + paint("1", one.Summary) + "\n")
 		if r := one.Subject; r.Filename != "" {

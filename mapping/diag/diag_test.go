@@ -79,7 +79,7 @@ func TestText(t *testing.T) {
 	if err := l.Diagnostics().WriteText(&b, false, 80); err != nil {
 		t.Fatal(err)
 	}
-	want := `Error: unknown attribute of register "feilds"
+	want := `Error HCL007: unknown attribute of register "feilds"
   on m.hcl:2:2, in register "a"
     2 |  feilds = {}
       |  ^^^^^^
@@ -91,6 +91,12 @@ func TestText(t *testing.T) {
 	js, err := json.Marshal(l.Diagnostics())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if got, want := string(js), `"severity":"error","code":"HCL007"`; !strings.Contains(got, want) {
+		t.Errorf("got %s, want %s in it", got, want)
+	}
+	if err := l.Diagnostics().Err(); err == nil || !strings.HasSuffix(err.Error(), ` did you mean "fields"? [HCL007]`) {
+		t.Errorf("got %v", err)
 	}
 	if got, want := string(js), `"range":{"start":{"line":2,"column":2},"end":{"line":2,"column":8}}`; !strings.Contains(got, want) {
 		t.Errorf("got %s, want %s in it", got, want)

@@ -24,6 +24,9 @@ type Log struct {
 	list  Diagnostics
 	seen  map[string]bool
 	in    []string
+	// Hints says what to write instead of an unknown name of a kind ("type", "attribute of bind"), where that is not a
+	// question of spelling; "" if it isn't known. Nil: nothing is.
+	Hints func(what, name string) string
 }
 
 // NewLog makes a Log over the files that findings may point into.
@@ -48,16 +51,16 @@ func (l *Log) Parse() []Source {
 	for _, name := range l.order {
 		src := l.files[name]
 		if len(src) > MaxFile {
-			l.Error(hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}, "file too large",
+			l.Error("HCL005", hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}, "file too large",
 				fmt.Sprintf("It has %d bytes; a file may have %d. Split it.", len(src), MaxFile))
 			continue
 		}
 		if at, deep := nesting(src, name); deep {
-			l.Error(at, "nested too deep", fmt.Sprintf("Brackets may nest %d levels, and one expression may have %d operators.", maxDepth, maxChain))
+			l.Error("HCL006", at, "nested too deep", fmt.Sprintf("Brackets may nest %d levels, and one expression may have %d operators.", maxDepth, maxChain))
 			continue
 		}
 		file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
-		l.HCL(diags)
+		l.HCL("HCL001", diags)
 		if diags.HasErrors() {
 			continue
 		}
@@ -138,19 +141,26 @@ func (l *Log) line(r hcl.Range) string {
 }
 
 // Error adds an error.
-func (l *Log) Error(r hcl.Range, summary, detail string) {
-	l.Add(&Diagnostic{Severity: Error, Summary: summary, Detail: detail, Subject: r})
+func (l *Log) Error(code Code, r hcl.Range, summary, detail string) {
+	l.Add(&Diagnostic{Code: code, Severity: Error, Summary: summary, Detail: detail, Subject: r})
 }
 
 // Warn adds a warning.
-func (l *Log) Warn(r hcl.Range, summary, detail string) {
-	l.Add(&Diagnostic{Severity: Warning, Summary: summary, Detail: detail, Subject: r})
+func (l *Log) Warn(code Code, r hcl.Range, summary, detail string) {
+	l.Add(&Diagnostic{Code: code, Severity: Warning, Summary: summary, Detail: detail, Subject: r})
 }
 
 // Unknown says that what ("attribute", "codec") of this name does not exist, and which one was
 // probably meant. Without a likely one the detail lists what there is.
-func (l *Log) Unknown(r hcl.Range, what, name string, candidates []string) {
-	d := &Diagnostic{Severity: Error, Summary: fmt.Sprintf("unknown %s %q", what, name), Subject: r}
+func (l *Log) Unknown(code Code, r hcl.Range, what, name string, candidates []string) {
+	d := &Diagnostic{Code: code, Severity: Error, Summary: fmt.Sprintf("unknown %s %q", what, name), Subject: r}
+	if l.Hints != nil {
+		d.Detail = l.Hints(what, name)
+	}
+	if d.Detail != "" {
+		l.Add(d)
+		return
+	}
 	if d.Suggestion = Suggest(name, candidates); d.Suggestion == "" && len(candidates) > 0 {
 		sorted := append([]string(nil), candidates...)
 		sort.Strings(sorted)
@@ -164,13 +174,17 @@ func (l *Log) Unknown(r hcl.Range, what, name string, candidates []string) {
 
 // Later says that the language has this, and this version has not.
 func (l *Log) Later(r hcl.Range, what string) {
-	l.Error(r, what+" is not in this version", "Leave it out until the version that has it; nothing here would obey it.")
+	l.Error("HCL017", r, what+" is not in this version", "Leave it out until the version that has it; nothing here would obey it.")
 }
 
-// HCL adds what the HCL library found, with hints for what people get wrong in HCL.
-func (l *Log) HCL(diags hcl.Diagnostics) {
-	for _, h := range diags {
-		d := &Diagnostic{Severity: Error, Summary: lower(h.Summary), Detail: h.Detail}
+// HCL adds what the HCL library found, with hints for what people get wrong in HCL. Slips that have
+// a code of their own get it, the others code.
+func (l *Log) HCL(code Code, diags hcl.Diagnostics) {
+	for i, h := range diags {
+		if i > 0 && h.Subject != nil && diags[i-1].Subject != nil && *h.Subject == *diags[i-1].Subject {
+			continue // the scanner has said it, and now the parser says what follows from it
+		}
+		d := &Diagnostic{Code: code, Severity: Error, Summary: lower(h.Summary), Detail: h.Detail}
 		if h.Severity == hcl.DiagWarning {
 			d.Severity = Warning
 		}
@@ -178,11 +192,18 @@ func (l *Log) HCL(diags hcl.Diagnostics) {
 			d.Subject = *h.Subject
 		}
 		if line := l.line(d.Subject); strings.Contains(line, "%{") && !strings.Contains(line, "%%{") {
+			d.Code = "HCL002"
 			d.Detail += ` In a quoted text "%{" begins a directive of HCL: write "%%{" for the characters themselves, "${x}" to insert a value.`
 		} else if strings.Contains(h.Detail, "Template sequences are not allowed") {
+			d.Code = "HCL003"
 			d.Detail = "A label is plain text. A capture is written {name}, without a dollar sign; a dollar sign itself as $$."
 		} else if strings.Contains(h.Summary, "single-argument block") || strings.Contains(h.Detail, "single-line block") {
+			d.Code = "HCL004"
 			d.Detail = "A block on one line holds at most one argument. Put each argument on a line of its own, between { and }."
+		} else if more := l.remedy(d.Subject); code == "HCL001" && more != "" {
+			d.Detail = more + " " + d.Detail
+		} else {
+			d.Detail += evaluated(d.Detail)
 		}
 		l.Add(d)
 	}
