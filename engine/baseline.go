@@ -31,13 +31,20 @@ type BaselineField struct {
 	Field string
 	Value Value
 	Dots  []Dot
-	self  bool // to get the dot of the candidate in whose batch this baseline is stored
-	more  bool // in addition to Dots, which are still seen
+
+	// Other says that the address shows As where it was told Value: it has a form of its own for it,
+	// or, where As is absent, doesn't show it. A write back to where it is not read, say.
+	Other bool
+	As    Value
+
+	self bool // to get the dot of the candidate in whose batch this baseline is stored
+	more bool // in addition to Dots, which are still seen
 }
 
-// Sent is one write of ours that the server has not shown yet.
+// Sent is one write of ours that the server has not shown yet. Of the fields that its bind carries
+// outward the server has, once it took it, no others than these.
 type Sent struct {
-	Fields []BaselineField
+	Fields []BaselineField // an absent Value with Other: the write shows a field that it was not made of
 	Exists []Dot
 	Gone   bool
 	Taken  bool // the server said so; else it may or may not have it
@@ -59,15 +66,21 @@ type Shown struct {
 	State   bool         // a snapshot or a read-back: state rather than news
 	Ours    bool         // bears our own mark
 	Feed    bool         // a feed shows our own writes too
+	Tells   Carries      // what our writes there are made of
 	Version string
 }
+
+// Carries tells whether a bind carries a field outward, so that a write of ours which lacks it
+// clears it. Nil: all of them.
+type Carries func(field string) bool
+
+func (c Carries) has(field string) bool { return c == nil || c(field) }
 
 // A ShownField is one field of what a server shows.
 type ShownField struct {
 	Field string
 	Value Value
 	Meter bool // the address reports a sum and is never told one: the value is its own reading, whatever the register has
-	Never bool // the address is never told the field: it was made of the message, and says nothing of whose that is
 }
 
 // FirstContact says who wins where both sides have a value and neither is known to have seen the other's.
@@ -132,27 +145,9 @@ func (b *Baseline) set(f BaselineField) {
 	b.Fields = slices.Insert(b.Fields, i, f)
 }
 
-// Carried is the baseline without the fields that carries says no to. It is for comparing only.
-func (b *Baseline) Carried(carries func(field string) bool) Baseline {
-	only := func(fields []BaselineField) []BaselineField {
-		if !slices.ContainsFunc(fields, func(f BaselineField) bool { return !carries(f.Field) }) {
-			return fields
-		}
-		return slices.DeleteFunc(slices.Clone(fields), func(f BaselineField) bool { return !carries(f.Field) })
-	}
-	out := *b
-	out.Fields = only(b.Fields)
-	if n := len(b.Sent); n > 0 {
-		last := b.Sent[n-1]
-		last.Fields = only(last.Fields)
-		out.Sent = []Sent{last}
-	}
-	return out
-}
-
 // Holds tells whether the server is known to have, once it shows all that it took, exactly these
-// fields and no other.
-func (b *Baseline) Holds(fields []ShownField, gone bool) bool {
+// fields and no other of those that are told.
+func (b *Baseline) Holds(fields []ShownField, gone bool, tells Carries) bool {
 	have := b.Fields
 	if n := len(b.Sent); n > 0 {
 		if !b.Sent[n-1].Taken {
@@ -165,7 +160,7 @@ func (b *Baseline) Holds(fields []ShownField, gone bool) bool {
 	}
 	present := 0
 	for _, f := range have {
-		if !f.Value.IsAbsent() {
+		if !f.Value.IsAbsent() && tells.has(f.Field) {
 			present++
 		}
 	}
@@ -204,14 +199,67 @@ func dotsOf(st StateBlock, field string) []Dot {
 
 // Took moves the baseline to what was written, for a server without a feed: nothing else can have
 // come between, since the address was ours.
-func (b *Baseline) Took(s Sent) {
+func (b *Baseline) Took(s Sent, tells Carries) {
 	b.Sent = nil
-	b.Exists = s.Exists
 	b.Whole = true
-	b.Fields = absentUnless(b.Fields, s.Fields)
-	for _, f := range s.Fields {
-		b.set(f)
+	b.has(s, tells)
+}
+
+// has moves the baseline to a write of ours. What the bind only reads there stays as it was last
+// shown: the write did not touch it.
+func (b *Baseline) has(s Sent, tells Carries) {
+	b.Exists = s.Exists
+	if s.Gone {
+		tells = nil
 	}
+	b.Fields = slices.Clone(b.Fields)
+	for i, f := range b.Fields {
+		if tells.has(f.Field) {
+			b.Fields[i] = BaselineField{Field: f.Field}
+		}
+	}
+	for _, f := range s.Fields {
+		if tells.has(f.Field) {
+			b.set(f)
+		}
+	}
+}
+
+// shown is how the address shows the field.
+func (f BaselineField) shown() Value {
+	if f.Other {
+		return f.As
+	}
+	return f.Value
+}
+
+// ShownAs gives a write with the fields that the server shows for it. A field of the write that is
+// not among them is one that it doesn't show.
+func (w Sent) ShownAs(fields []ShownField) Sent {
+	w.Fields = slices.Clone(w.Fields)
+	for i := range w.Fields {
+		f := &w.Fields[i]
+		f.As = fieldIn(fields, f.Field)
+		if f.Other = !f.As.Equal(f.Value); !f.Other {
+			f.As = Value{}
+		}
+	}
+	for _, s := range fields {
+		if !s.Value.IsAbsent() && !slices.ContainsFunc(w.Fields, func(f BaselineField) bool { return f.Field == s.Field }) {
+			w.Fields = append(w.Fields, BaselineField{Field: s.Field, Other: true, As: s.Value})
+		}
+	}
+	slices.SortFunc(w.Fields, func(a, b BaselineField) int { return strings.Compare(a.Field, b.Field) })
+	return w
+}
+
+func fieldIn(fields []ShownField, field string) Value {
+	for _, f := range fields {
+		if f.Field == field {
+			return f.Value
+		}
+	}
+	return Value{}
 }
 
 // AddSent notes a write on its way to the server, which has yet to show it. The receiver's list is
@@ -225,17 +273,6 @@ func (b *Baseline) AddSent(s Sent) {
 	if n := len(b.Sent); n > MaxSent {
 		b.Sent = slices.Delete(b.Sent, 0, n-MaxSent)
 	}
-}
-
-func absentUnless(old, now []BaselineField) []BaselineField {
-	out := slices.Clone(old)
-	for i := range out {
-		f := out[i].Field
-		if !slices.ContainsFunc(now, func(n BaselineField) bool { return n.Field == f }) {
-			out[i] = BaselineField{Field: f}
-		}
-	}
-	return out
 }
 
 // Reconcile compares what a server shows with the baseline and with the register's committed
@@ -254,23 +291,6 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 	if !s.Feed && s.State {
 		next.Sent = nil // this is what it has, whatever we sent
 	}
-	if !s.Wire && (s.Feed || s.State) {
-		if i := slices.IndexFunc(b.Sent, func(w Sent) bool { return w.Shows(s) }); i >= 0 {
-			w := b.Sent[i]
-			if s.Feed {
-				next.Sent = slices.Clone(b.Sent[i+1:])
-			}
-			next.Exists = w.Exists
-			if w.Gone {
-				next.Fields = absentUnless(next.Fields, nil)
-			}
-			for _, f := range w.Fields {
-				next.set(f)
-			}
-			return Verdict{Next: next, WriteBack: true}
-		}
-	}
-
 	shown := s.Fields
 	if s.Gone {
 		shown = nil
@@ -280,17 +300,38 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 	}
 
 	var v Verdict
+	before, back := b, -1
+	if !s.Wire && (s.Feed || s.State) {
+		var w Sent
+		if w, back = b.returned(s); back >= 0 {
+			if s.Feed {
+				next.Sent = slices.Clone(b.Sent[back+1:])
+			}
+			next.has(w, s.Tells)
+			if w.Gone {
+				return Verdict{Next: next, WriteBack: true}
+			}
+			// What remains is what the bind only reads, beside it.
+			b.Exists, b.Sent, s.Adds, v.WriteBack = w.Exists, nil, nil, true
+			shown = slices.DeleteFunc(slices.Clone(shown), func(f ShownField) bool {
+				return s.Tells.has(f.Field) || s.Feed && slices.ContainsFunc(w.Fields, func(o BaselineField) bool {
+					return o.Field == f.Field && o.shown().Equal(f.Value)
+				})
+			})
+		}
+	}
+
 	news := false
 	came := 0 // of what was sent, as far as the feed has come
 	for _, f := range shown {
 		have, known := b.Get(f.Field)
 		known = known || b.Whole
 		now := fieldOf(cur, f.Field)
-		ours, at := b.sent(f)
+		ours, at := b.sent(f, s.Tells)
 		switch {
-		case known && f.Value.Equal(have.Value) && !(s.Wire && !s.Whole && !s.Gone):
+		case known && f.Value.Equal(have.shown()) && !(s.Wire && !s.Whole && !s.Gone):
 			continue
-		case !s.Wire && s.Feed && at > 0:
+		case !s.Wire && s.Feed && !s.Gone && at > 0 && s.Tells.has(f.Field):
 			// Ours, beside a field that somebody else has changed meanwhile. As news it would revert what the register
 			// has had since.
 			next.set(ours)
@@ -335,7 +376,7 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 		v.Ops = append(v.Ops, op)
 	}
 	if len(v.Conflict) > 0 {
-		return Verdict{Next: b, Conflict: v.Conflict}
+		return Verdict{Next: before, Conflict: v.Conflict}
 	}
 	if came > 0 {
 		next.Exists, next.Sent = b.Sent[came-1].Exists, slices.Clone(b.Sent[came:])
@@ -343,6 +384,14 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 	if !s.Ours && (s.Wire || !s.State) {
 		for _, f := range s.Adds {
 			v.Ops = append(v.Ops, Op{Register: register, Kind: OpAdd, Field: f.Field, Value: f.Value})
+		}
+	}
+	if s.Whole && !s.Gone && back < 0 {
+		// What the register does not have any more, and the server neither.
+		for _, f := range b.Fields {
+			if !f.shown().IsAbsent() && !slices.ContainsFunc(shown, func(o ShownField) bool { return o.Field == f.Field }) {
+				next.set(BaselineField{Field: f.Field})
+			}
 		}
 	}
 	next.Whole = next.Whole || s.Whole || s.Gone
@@ -375,13 +424,32 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 	return v
 }
 
-// sent finds the write on its way that gives a field this value, and its place from 1; 0: none does.
-func (b *Baseline) sent(f ShownField) (BaselineField, int) {
+// returned finds the write on its way that the server shows; -1: none.
+func (b *Baseline) returned(s Shown) (Sent, int) {
+	if i := slices.IndexFunc(b.Sent, func(w Sent) bool { return w.Shows(s) }); i >= 0 {
+		return b.Sent[i], i
+	}
+	if len(b.Sent) == 0 || !b.Sent[0].Taken || b.Sent[0].Gone || s.Gone || !s.Ours || !s.Feed || s.State {
+		return Sent{}, -1
+	}
+	if !slices.ContainsFunc(s.Fields, func(f ShownField) bool { have, _ := b.Get(f.Field); return !f.Value.Equal(have.shown()) }) {
+		return Sent{}, -1 // an earlier one, shown again
+	}
+	// By its mark it is ours, and the server has the oldest: it shows it in a form that could not be foreseen.
+	return b.Sent[0].ShownAs(s.Fields), 0
+}
+
+// sent finds the write on its way that gives a field this value or clears it, and its place from 1; 0: none does.
+func (b *Baseline) sent(f ShownField, tells Carries) (BaselineField, int) {
 	for i := range b.Sent {
-		for _, w := range b.Sent[i].Fields {
-			if w.Field == f.Field && w.Value.Equal(f.Value) && !w.Value.IsAbsent() {
-				return w, i + 1
-			}
+		w := &b.Sent[i]
+		j := slices.IndexFunc(w.Fields, func(o BaselineField) bool { return o.Field == f.Field })
+		switch {
+		case w.Gone:
+		case j >= 0 && w.Fields[j].shown().Equal(f.Value):
+			return w.Fields[j], i + 1
+		case j < 0 && f.Value.IsAbsent() && tells.has(f.Field):
+			return BaselineField{Field: f.Field}, i + 1
 		}
 	}
 	return BaselineField{}, 0
@@ -414,7 +482,7 @@ func (w Sent) same(o Sent) bool {
 // put is a write by somebody who had seen the field as the server had it, and that the register exists as far as the
 // server knew.
 func (b *Baseline) put(register string, f ShownField, have BaselineField) Op {
-	op := Op{Register: register, Kind: OpPut, Field: f.Field, Value: f.Value, Last: have.Value, Meter: f.Meter, Base: true, Seen: have.Dots}
+	op := Op{Register: register, Kind: OpPut, Field: f.Field, Value: f.Value, Last: have.shown(), Meter: f.Meter, Base: true, Seen: have.Dots}
 	if f.Meter && op.Last.IsAbsent() {
 		op.Last = lattice.Int(0) // of who never reported, the whole counts
 	}
@@ -447,6 +515,9 @@ func wrote(f ShownField, have BaselineField, cur StateBlock) BaselineField {
 // stand behind its fields.
 func (b *Baseline) Behind(w Sent) bool {
 	return len(w.Fields) > 0 && !slices.ContainsFunc(w.Fields, func(f BaselineField) bool {
+		if f.Value.IsAbsent() {
+			return false
+		}
 		have, ok := b.Get(f.Field)
 		return !ok || !slices.Equal(have.Dots, f.Dots)
 	})
@@ -457,18 +528,18 @@ func (w Sent) Shows(s Shown) bool {
 	if w.Gone || s.Gone {
 		return w.Gone && s.Gone
 	}
-	n := 0
 	for _, f := range s.Fields {
-		if f.Value.IsAbsent() || f.Never {
-			continue
-		}
-		n++
-		i := slices.IndexFunc(w.Fields, func(b BaselineField) bool { return b.Field == f.Field })
-		if i < 0 || !w.Fields[i].Value.Equal(f.Value) {
+		known := slices.ContainsFunc(w.Fields, func(o BaselineField) bool { return o.Field == f.Field })
+		if !known && !f.Value.IsAbsent() && s.Tells.has(f.Field) {
 			return false
 		}
 	}
-	return n == len(w.Fields)
+	for _, f := range w.Fields {
+		if s.Tells.has(f.Field) && !f.shown().Equal(fieldIn(s.Fields, f.Field)) {
+			return false
+		}
+	}
+	return true
 }
 
 // sameAs tells whether the register has what is shown.
@@ -518,6 +589,26 @@ type storedBaseline struct {
 	Sent    []storedSent
 }
 
+// A baseline with fields that their address shows otherwise than they were told has one element more.
+type storedOthers struct {
+	_       struct{} `cbor:",toarray"`
+	Version string
+	Bind    string
+	Fields  []storedField
+	Exists  []storedDot
+	Whole   bool
+	Told    uint64
+	Sent    []storedSent
+	Others  []storedOther
+}
+
+type storedOther struct {
+	_     struct{} `cbor:",toarray"`
+	Sent  int      // of which write on its way, from 1; 0: of the baseline itself
+	Field int      // place
+	As    []byte   // CBOR; empty: absent
+}
+
 type storedField struct {
 	_     struct{} `cbor:",toarray"`
 	Field string
@@ -545,7 +636,17 @@ func (b *Baseline) AppendTo(dst []byte) ([]byte, error) {
 	for _, w := range b.Sent {
 		s.Sent = append(s.Sent, storedSent{Fields: storeFields(w.Fields), Exists: storeDots(w.Exists), Gone: w.Gone, Taken: w.Taken})
 	}
-	raw, err := cbor.Marshal(s)
+	others := appendOthers(nil, 0, b.Fields)
+	for i, w := range b.Sent {
+		others = appendOthers(others, i+1, w.Fields)
+	}
+	var raw []byte
+	var err error
+	if len(others) == 0 {
+		raw, err = cbor.Marshal(s)
+	} else {
+		raw, err = cbor.Marshal(storedOthers{Version: s.Version, Bind: s.Bind, Fields: s.Fields, Exists: s.Exists, Whole: s.Whole, Told: s.Told, Sent: s.Sent, Others: others})
+	}
 	if err != nil {
 		return dst, err
 	}
@@ -554,8 +655,14 @@ func (b *Baseline) AppendTo(dst []byte) ([]byte, error) {
 
 // ParseBaseline reads the stored form.
 func ParseBaseline(raw []byte) (Baseline, error) {
-	var s storedBaseline
-	if err := cbor.Unmarshal(raw, &s); err != nil {
+	var s storedOthers
+	if len(raw) > 0 && raw[0] == 0x80|7 {
+		var short storedBaseline
+		if err := cbor.Unmarshal(raw, &short); err != nil {
+			return Baseline{}, fmt.Errorf("baseline: %w", err)
+		}
+		s = storedOthers{Version: short.Version, Bind: short.Bind, Fields: short.Fields, Exists: short.Exists, Whole: short.Whole, Told: short.Told, Sent: short.Sent}
+	} else if err := cbor.Unmarshal(raw, &s); err != nil {
 		return Baseline{}, fmt.Errorf("baseline: %w", err)
 	}
 	b := Baseline{Version: s.Version, Bind: s.Bind, Whole: s.Whole, Told: s.Told}
@@ -568,10 +675,44 @@ func ParseBaseline(raw []byte) (Baseline, error) {
 		err1 = errors.Join(err1, err3, err4)
 		b.Sent = append(b.Sent, Sent{Fields: f, Exists: d, Gone: w.Gone, Taken: w.Taken})
 	}
-	if err := errors.Join(err1, err2); err != nil {
+	if err := errors.Join(err1, err2, b.loadOthers(s.Others)); err != nil {
 		return Baseline{}, fmt.Errorf("baseline: %w", err)
 	}
 	return b, nil
+}
+
+func appendOthers(dst []storedOther, sent int, fields []BaselineField) []storedOther {
+	for i, f := range fields {
+		if f.Other {
+			o := storedOther{Sent: sent, Field: i}
+			if !f.As.IsAbsent() {
+				o.As = f.As.AppendCBOR(nil)
+			}
+			dst = append(dst, o)
+		}
+	}
+	return dst
+}
+
+func (b *Baseline) loadOthers(others []storedOther) error {
+	for _, o := range others {
+		fields := b.Fields
+		if o.Sent > 0 && o.Sent <= len(b.Sent) {
+			fields = b.Sent[o.Sent-1].Fields
+		}
+		if o.Sent < 0 || o.Sent > len(b.Sent) || o.Field < 0 || o.Field >= len(fields) {
+			return errors.New("no such field")
+		}
+		f := &fields[o.Field]
+		f.Other = true
+		if len(o.As) > 0 {
+			var err error
+			if f.As, err = lattice.ParseCBOR(o.As); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func storeFields(fields []BaselineField) []storedField {

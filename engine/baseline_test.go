@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"testing"
 
@@ -52,9 +53,11 @@ func show(fields map[string]int64) []ShownField {
 
 type m = map[string]int64
 
+func sent(fields m) Sent { return Stored(show(fields), block(fields)) }
+
+func withSent(b Baseline, w ...Sent) Baseline { b.Sent = w; return b }
+
 func TestReconcile(t *testing.T) {
-	sent := func(fields m) Sent { return Stored(show(fields), block(fields)) }
-	withSent := func(b Baseline, w ...Sent) Baseline { b.Sent = w; return b }
 	whole := func(b Baseline) Baseline { b.Whole = true; return b }
 	type want struct {
 		ops       []string // kind field value seen-dot
@@ -290,6 +293,102 @@ func TestBecameNothing(t *testing.T) {
 	}
 }
 
+// only gives the fields that are there, as the register has them.
+func only(b Baseline) m {
+	out := m{}
+	for _, f := range b.Fields {
+		if !f.Value.IsAbsent() {
+			out[f.Field] = f.Value.Int()
+		}
+	}
+	return out
+}
+
+// TestOwnWriteReplaces: what a write of ours lacks of what its bind carries outward is gone once the server shows it, or
+// took it. What the bind only reads there is as it was.
+func TestOwnWriteReplaces(t *testing.T) {
+	tells := func(field string) bool { return field != "meter" }
+	base := baseline(m{"v": 1, "at": 7, "meter": 5})
+	w := sent(m{"v": 2})
+	for _, tt := range []struct {
+		name  string
+		shown Shown
+		ops   int
+		want  m
+	}{
+		{"a message", Shown{Feed: true, Fields: show(m{"v": 2})}, 0, m{"v": 2, "meter": 5}},
+		{"a row", Shown{Feed: true, Whole: true, Clears: []string{"v", "meter"}, Fields: show(m{"v": 2, "meter": 5})}, 0, m{"v": 2, "meter": 5}},
+		{"a row with news beside it", Shown{Feed: true, Whole: true, Clears: []string{"v", "meter"}, Fields: show(m{"v": 2, "meter": 6})}, 1, m{"v": 2, "meter": 6}},
+		{"a snapshot", Shown{Feed: true, State: true, Fields: show(m{"v": 2})}, 0, m{"v": 2, "meter": 5}},
+		{"a document read back", Shown{State: true, Whole: true, Clears: []string{"v", "meter"}, Fields: show(m{"v": 2, "meter": 5})}, 0, m{"v": 2, "meter": 5}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.shown.Tells = tells
+			// The register has moved on, and has the field again.
+			v := withSent(base, w).Reconcile("r", tt.shown, block(m{"v": 3, "at": 8, "meter": 5}), AskFirst)
+			if got := only(v.Next); len(v.Ops) != tt.ops || !maps.Equal(got, tt.want) || len(v.Next.Sent) != 0 || !v.WriteBack {
+				t.Errorf("got %v with %v, want %v with %d operations", got, v.Ops, tt.want, tt.ops)
+			}
+			if !v.Next.Holds(show(m{"v": 2}), false, tells) || v.Next.Holds(show(m{"at": 7, "v": 2}), false, tells) {
+				t.Error("it does not hold just what it was told")
+			}
+		})
+	}
+	took := base
+	took.Took(w, tells)
+	if got := only(took); !maps.Equal(got, m{"v": 2, "meter": 5}) || !maps.Equal(only(base), m{"v": 1, "at": 7, "meter": 5}) {
+		t.Errorf("took it: got %v; before: %v", got, only(base))
+	}
+}
+
+// TestShownAs: what an address shows of a write in a form of its own, or not at all, is known for ours, and no news later.
+func TestShownAs(t *testing.T) {
+	tells := func(field string) bool { return field != "copy" }
+	w := Stored(show(m{"label": 3, "v": 2}), block(m{"label": 3, "v": 2})).ShownAs(show(m{"copy": 20, "v": 20}))
+	echo := Shown{Feed: true, Tells: tells, Fields: show(m{"copy": 20, "v": 20})}
+	b := baseline(m{"v": 1, "copy": 1})
+	b.AddSent(w)
+	raw, err := b.AppendTo(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = ParseBaseline(raw); err != nil {
+		t.Fatal(err)
+	}
+	v := b.Reconcile("r", echo, block(m{"label": 3, "v": 2, "copy": 1}), AskFirst)
+	if len(v.Ops) != 0 || len(v.Next.Sent) != 0 || !v.Next.Holds(show(m{"label": 3, "v": 2}), false, tells) {
+		t.Fatalf("its echo: got %+v", v)
+	}
+	if raw, err = v.Next.AppendTo(nil); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = ParseBaseline(raw); err != nil {
+		t.Fatal(err)
+	}
+	again := Shown{State: true, Whole: true, Tells: tells, Clears: []string{"copy", "label", "v"}, Fields: show(m{"copy": 1, "v": 20})}
+	if v := b.Reconcile("r", again, block(m{"label": 3, "v": 2, "copy": 1}), AskFirst); len(v.Ops) != 0 || !v.Next.Holds(show(m{"label": 3, "v": 2}), false, tells) {
+		t.Errorf("asked again: got %+v", v)
+	}
+	again.Fields = show(m{"copy": 1, "v": 21})
+	if v := b.Reconcile("r", again, block(m{"label": 3, "v": 2, "copy": 1}), AskFirst); len(v.Ops) != 1 || !v.Ops[0].Value.Equal(lattice.Int(21)) || !v.Ops[0].Last.Equal(lattice.Int(20)) {
+		t.Errorf("changed there: got %+v", v.Ops)
+	}
+}
+
+// TestOwnWriteByItsMark: of a write that the server took, and that it shows in a form nobody could foresee, the mark is
+// enough; of one that it may never have had, it is not.
+func TestOwnWriteByItsMark(t *testing.T) {
+	echo := Shown{Feed: true, Ours: true, Fields: show(m{"v": 9})}
+	for _, taken := range []bool{true, false} {
+		b := withSent(baseline(m{"v": 1}), sent(m{"v": 2}))
+		b.Sent[0].Taken = taken
+		v := b.Reconcile("r", echo, block(m{"v": 2}), AskFirst)
+		if got := len(v.Next.Sent) == 0 && v.Next.Holds(show(m{"v": 2}), false, nil); len(v.Ops) != 0 || got != taken {
+			t.Errorf("taken %v: got %+v", taken, v)
+		}
+	}
+}
+
 func TestBaselineStored(t *testing.T) {
 	b := baseline(m{"a": 1, "b": 2})
 	b.Version, b.Bind, b.Whole, b.Told = `"etag"`, "hash", true, 42
@@ -322,6 +421,11 @@ func FuzzParseBaseline(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(raw)
+	b.AddSent(Stored(show(m{"a": 3, "b": 1}), block(m{"a": 3})).ShownAs(show(m{"b": 2, "c": 4})))
+	if raw, err = b.AppendTo(nil); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		b, err := ParseBaseline(raw)
 		if err != nil {
@@ -347,20 +451,20 @@ func TestHolds(t *testing.T) {
 		{m{"a": 1, "b": 2, "c": 3}, false, false},
 		{nil, true, false},
 	} {
-		if got := b.Holds(show(tt.fields), tt.gone); got != tt.want {
+		if got := b.Holds(show(tt.fields), tt.gone, nil); got != tt.want {
 			t.Errorf("%v gone %v: got %v, want %v", tt.fields, tt.gone, got, tt.want)
 		}
 	}
 	b.AddSent(Sent{Gone: true})
-	if b.Holds(nil, true) || b.Holds(show(m{"a": 1, "b": 2}), false) {
+	if b.Holds(nil, true, nil) || b.Holds(show(m{"a": 1, "b": 2}), false, nil) {
 		t.Error("what may be on its way makes it unknown")
 	}
 	b.Taken(Sent{Gone: true})
-	if !b.Holds(nil, true) || b.Holds(show(m{"a": 1, "b": 2}), false) {
+	if !b.Holds(nil, true, nil) || b.Holds(show(m{"a": 1, "b": 2}), false, nil) {
 		t.Error("what is on its way counts")
 	}
 	b.TakeBack()
-	if !b.Holds(show(m{"a": 1, "b": 2}), false) {
+	if !b.Holds(show(m{"a": 1, "b": 2}), false, nil) {
 		t.Error("what was refused does not")
 	}
 }

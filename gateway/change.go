@@ -95,7 +95,7 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 	d.sent.Gone = gone
 	d.version = st
 	c.Gone = gone || !p.Bind.There(st) // the address goes, and that says something of the register
-	c.Create = !known || base.Holds(nil, true)
+	c.Create = !known || base.Holds(nil, true, p.Bind.Carries)
 	if gone && p.Bind.Marks() {
 		if c.Create {
 			return wrappers.Change{}, false, nil // there is nothing to mark
@@ -147,8 +147,16 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 			}
 		}
 	}
+	d.echoes = false
 	if p.Bind.Inward() {
 		d.stuck = time.Time{}
+		d.echoes = gone
+		if !gone {
+			d.sent, d.echoes = l.shownAs(ctx, d.spot, d.sent, c.Payload)
+		}
+		d.echoes = d.echoes && l.info.Protocol.Feed
+	}
+	if d.echoes || p.Bind.Inward() && !l.info.Protocol.Feed {
 		// The server may show it before its answer comes, or after a crash that swallowed the answer.
 		base.AddSent(d.sent)
 		base.Bind = p.Bind.Hash()
@@ -169,12 +177,7 @@ func owes(b *mapping.Bind, base *engine.Baseline, st engine.StateBlock) (fields 
 	if leaves(b, st, gone) {
 		return nil, gone, false
 	}
-	if !gone {
-		// What the address is never told is no reason to write there.
-		carried := base.Carried(b.Carries)
-		base = &carried
-	}
-	return fields, gone, !base.Holds(fields, gone)
+	return fields, gone, !base.Holds(fields, gone, b.Carries)
 }
 
 // leaves tells whether an address stays as it is since its register, or what is there of it, is gone.
@@ -248,14 +251,14 @@ func (b *writeBack) done(ctx context.Context, d *due, c wrappers.Change, e wrapp
 	if d.told > 0 {
 		base.Told = d.told
 	}
-	if l.info.Protocol.Feed && d.bind.Inward() {
+	if d.echoes {
 		base.Taken(d.sent)
 	} else {
 		sent := d.sent
 		if e.AsStored != nil && d.bind.Inward() {
-			sent = l.asStored(ctx, d, *e.AsStored)
+			sent, _ = l.shownAs(ctx, d.spot, sent, *e.AsStored)
 		}
-		base.Took(sent)
+		base.Took(sent, d.bind.Carries)
 		base.Version = string(e.Version)
 		if len(d.sent.Fields) == 0 && d.sent.Gone {
 			base.Exists = nil
@@ -276,28 +279,27 @@ func (l *link) outEvent(d *due, c wrappers.Change, registers []string) {
 	})
 }
 
-// asStored gives the fields of a write in the server's own rendering, so that `char(5)` or a
-// number's trailing zeros never come back as news.
-func (l *link) asStored(ctx context.Context, d *due, p wrappers.Payload) engine.Sent {
-	effects, err := l.set().In(l.name, &wrappers.Operation{Verb: wrappers.Put, Server: d.server, Address: d.address, Payload: p}, l.env(ctx))
+// shownAs gives a write as its address shows it with this payload: a bind may read what it writes in
+// another form, in another place or not at all, and a server may keep it in a form of its own. So
+// `char(5)` or a number's trailing zeros never come back as news. False: it would not be heard of.
+func (l *link) shownAs(ctx context.Context, s spot, sent engine.Sent, p wrappers.Payload) (engine.Sent, bool) {
+	effects, err := l.set().In(l.name, &wrappers.Operation{Verb: wrappers.Put, Server: s.server, Address: s.address, Payload: p}, l.env(ctx))
 	if err != nil {
-		return d.sent // it answers with something else than the document
+		return sent, false // it answers with something else than the document, say
 	}
-	sent := d.sent
-	sent.Fields = slices.Clone(d.sent.Fields)
 	for _, e := range effects {
-		if e.Register != d.register {
+		if e.Register != s.register {
 			continue
 		}
+		fields := make([]engine.ShownField, 0, len(e.Fields))
 		for _, f := range e.Fields {
-			for i := range sent.Fields {
-				if sent.Fields[i].Field == f.Field {
-					sent.Fields[i].Value = f.Value
-				}
+			if !f.Add {
+				fields = append(fields, engine.ShownField{Field: f.Field, Value: f.Value})
 			}
 		}
+		return sent.ShownAs(fields), true
 	}
-	return sent
+	return sent, false
 }
 
 // refused parks what the server will not take.

@@ -277,7 +277,7 @@ func (p *planning) owed(m *meeting, q mapping.Place, st engine.StateBlock) error
 	case step.What == "conflict":
 	case gone:
 		step.What = "delete"
-	case step.Before == "" || len(fields) > 0 && base.Holds(nil, true):
+	case step.Before == "" || len(fields) > 0 && base.Holds(nil, true, q.Bind.Carries):
 		step.What = "create"
 	}
 	p.add(step)

@@ -44,7 +44,7 @@ func (b *baselines) shownAt(p place, d *mapping.Document) (map[string]struct{}, 
 		if err != nil {
 			return nil, err
 		}
-		if !base.Holds(nil, true) {
+		if !base.Holds(nil, true, nil) {
 			out[register] = struct{}{}
 		}
 	}
@@ -54,7 +54,7 @@ func (b *baselines) shownAt(p place, d *mapping.Document) (map[string]struct{}, 
 		if s.place != p || s.register == "" || !strings.HasPrefix(s.register, d.Prefix()) || !d.Has(s.register) {
 			continue
 		}
-		if delete(out, s.register); r.known && !r.base.Holds(nil, true) {
+		if delete(out, s.register); r.known && !r.base.Holds(nil, true, nil) {
 			out[s.register] = struct{}{}
 		}
 	}
@@ -203,7 +203,7 @@ func (b *writeBack) prepareRows(ctx context.Context, d *due, t *mapping.Target) 
 	}
 	p := mapping.Place{Bind: t.Bind, Wrapper: l.name, Server: d.server, Address: d.address}
 	env := l.env(ctx)
-	c.Create = known && own.Holds(nil, true) || !known
+	c.Create = known && own.Holds(nil, true, nil) || !known
 	if c.Payload, err = t.Bind.OutRows(p, rows, true, nil, env); err != nil {
 		return c, false, err
 	}
@@ -283,7 +283,7 @@ func (b *writeBack) changedRows(ctx context.Context, d *due, t *mapping.Target, 
 		if !here && t.Bind.OnDelete() == "ignore" {
 			continue
 		}
-		if !d.force && base.Holds(fields, !here) && (!here || known || len(fields) > 0) {
+		if !d.force && base.Holds(fields, !here, t.Bind.Carries) && (!here || known || len(fields) > 0) {
 			continue
 		}
 		if len(base.Sent) >= engine.MaxSent && l.info.Protocol.Feed && !b.lost(d) {
@@ -312,7 +312,7 @@ func (b *writeBack) doneRows(d *due, e wrappers.Effect) error {
 		base.Bind = d.bind.Hash()
 		if l.info.Protocol.Feed && d.bind.Inward() {
 			base.Taken(sent)
-		} else if base.Took(sent); sent.Gone {
+		} else if base.Took(sent, d.bind.Carries); sent.Gone {
 			base.Exists = nil
 		}
 		records = append(records, l.base.record(s, base))

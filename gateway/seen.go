@@ -277,6 +277,7 @@ func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown en
 
 // shownBy puts what an effect says of a register into the words of Reconcile.
 func shownBy(e mapping.Effect, cur engine.StateBlock, shown engine.Shown) engine.Shown {
+	shown.Tells = e.Bind.Carries
 	shown.Gone = e.Delete
 	shown.Whole = e.Whole
 	if e.Delete || e.Whole {
@@ -293,7 +294,6 @@ func shownBy(e mapping.Effect, cur engine.StateBlock, shown engine.Shown) engine
 			continue
 		}
 		shows.Meter = slices.Contains(e.Bind.Meters(), f.Field)
-		shows.Never = e.Bind.Outward() && !e.Bind.Carries(f.Field)
 		shown.Fields = append(shown.Fields, shows)
 	}
 	return shown
@@ -307,11 +307,17 @@ func (l *link) couldBeOurs(ctx context.Context, s spot, b *mapping.Bind, base en
 		return engine.Sent{}, false, nil
 	}
 	const most = 1000 // states; a server that is further behind is told the newest all the same
+	at := mapping.Place{Bind: b, Wrapper: l.name, Server: s.server, Address: s.address}
 	for d, err := range l.store.History(ctx, engine.HistoryQuery{Register: s.register, Limit: most}) {
 		if err != nil {
 			return engine.Sent{}, false, kind(err)
 		}
 		sent := engine.Stored(shownFields(b.Mapped(s.register, d.After)), d.After)
+		if !sent.Gone {
+			if pay, ok, err := b.Out(at, d.After, nil, l.env(ctx)); ok && err == nil {
+				sent, _ = l.shownAs(ctx, s, sent, pay)
+			}
+		}
 		if base.Behind(sent) {
 			break
 		}

@@ -64,6 +64,7 @@ type due struct {
 
 	// While it is out:
 	sent    engine.Sent
+	echoes  bool // the feed will show it
 	version engine.StateBlock
 	bind    *mapping.Bind
 	told    uint64 // events: the ordinal told

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -194,6 +195,51 @@ wrapper "http" "dav" {
 	puts, deletes := strings.Count(string(log), `"PUT /v1/berlin/oven-3 `), strings.Count(string(log), `"DELETE /v1/berlin/oven-3 `)
 	if puts != 2 || deletes != 1 {
 		t.Errorf("nginx saw %d PUTs and %d DELETEs, want 2 and 1:\n%s", puts, deletes, log)
+	}
+}
+
+// TestRelayClearsAField: a field that a PUT leaves out is told to the broker once, and the other way
+// round a document that lost one is written once.
+func TestRelayClearsAField(t *testing.T) {
+	mosquittoPub := peer(t, "mosquitto_pub", "mosquitto")
+	curl := peer(t, "curl", "curl")
+	for _, retain := range []bool{true, false} {
+		t.Run(fmt.Sprintf("retain=%v", retain), func(t *testing.T) {
+			p := newPlant(t, true)
+			p.mapping(`
+bind "mqtt" "sensors/{site}/{sensor}" {
+  register = "site/{site}/{sensor}"
+}
+bind "http" "/v1/{site}/{sensor}" {
+  register = "site/{site}/{sensor}"
+}
+`)
+			p.start()
+			box := watchTopic(t, p.brokerAddr(), "sensors/#")
+			say := func(body string) {
+				args := p.pub("-p", fmt.Sprint(p.mqtt), "-t", "sensors/berlin/oven-3", "-m", body)
+				if retain {
+					args = append(args, "-r")
+				}
+				must(t, mosquittoPub, args...)
+			}
+			say(`{"value":1,"at":"x"}`)
+			p.http.becomes(t, "/v1/berlin/oven-3", `{"at":"x","value":1}`)
+			must(t, curl, "-sf", "-X", "PUT", p.httpURL()+"/v1/berlin/oven-3", "-d", `{"value":2}`)
+			box.until(t, "the PUT at the broker", func(m message) bool { return m.payload == `{"value":2}` })
+			p.becomes("site/berlin/oven-3", `{"value":2}`)
+			say(`{"value":3,"unit":"C"}`)
+			p.http.becomes(t, "/v1/berlin/oven-3", `{"unit":"C","value":3}`)
+			say(`{"unit":null}`)
+			p.http.becomes(t, "/v1/berlin/oven-3", `{"value":3}`)
+			p.quiet(t, box)
+			if got, want := box.payloads("sensors/berlin/oven-3"), []string{`{"value":1,"at":"x"}`, `{"value":2}`, `{"value":3,"unit":"C"}`, `{"unit":null}`}; !slices.Equal(got, want) {
+				t.Errorf("%d messages at the broker: got %.300q, want %q", len(got), got, want)
+			}
+			if got := p.http.wrote("/v1/berlin/oven-3"); len(got) != 4 {
+				t.Errorf("writes at the HTTP server: got %v, want 4", got)
+			}
+		})
 	}
 }
 

@@ -73,7 +73,7 @@ func RunFeed(seed uint64, early bool) (v *Violation) {
 		for _, m := range b.Value.Members() {
 			whole = append(whole, engine.ShownField{Field: m.Name, Value: m.Value})
 		}
-		if baseline.Holds(whole, false) {
+		if baseline.Holds(whole, false, nil) {
 			return false
 		}
 		write := map[string]int64{}
@@ -94,7 +94,7 @@ func RunFeed(seed uint64, early bool) (v *Violation) {
 		event()
 		sent := engine.Stored(whole, b)
 		if early {
-			baseline.Took(sent)
+			baseline.Took(sent, nil)
 		} else {
 			baseline.AddSent(sent)
 			baseline.Taken(sent)
