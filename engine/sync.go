@@ -114,7 +114,8 @@ func (f *floor) encode() []byte {
 
 // Candidates yields the candidates behind a place in this node's log that a peer's vector does not cover, in the order
 // in which they were applied here, each with the place behind it. It ends with ErrTrimmed where the peer lacks some that
-// are not in the log any more.
+// are not in the log any more. Who keeps such a place for a peer begins anew when the peer's vector no longer covers what it
+// said at that place: it was set back, or an origin has been retired, which looks the same.
 func (e *Engine) Candidates(ctx context.Context, has QStateVector, behind Cursor) iter.Seq2[Candidate, error] {
 	return func(yield func(Candidate, error) bool) {
 		f := e.floor.Load()

@@ -181,7 +181,9 @@ func (w *world) answer(n *node, to int, s *engine.Summary) (replies []message) {
 	p, err := parsePeer(raw)
 	w.must(err)
 	for _, d := range p.vector {
-		if !s.Vector.Covers(d) && !w.covers(n, nil, d) && w.o.Mutant != CursorBeforeEffect { // it was set back
+		// It was set back, or an origin has left its vector. Which of the two it is this node can't tell, and need not:
+		// Candidates knows what of a retired origin is had.
+		if !s.Vector.Covers(d) && w.o.Mutant != CursorBeforeEffect {
 			p = peer{}
 			break
 		}
