@@ -122,6 +122,15 @@ func (c *charset) decode16(raw []byte) (text, bom string, err error) {
 	return string(out), bom, nil
 }
 
+// A lacking error tells of a character that a charset does not have. It is the write's to be refused for, not the
+// mapping's: nothing comes back changed.
+type lacking struct {
+	char    rune
+	charset string
+}
+
+func (e *lacking) Error() string { return fmt.Sprintf("%q can't be written in %s", e.char, e.charset) }
+
 // encode is the way back, behind bom. The error says which character the charset lacks.
 func (c *charset) encode(text, bom string) ([]byte, error) {
 	switch {
@@ -144,7 +153,7 @@ func (c *charset) encode(text, bom string) ([]byte, error) {
 		for _, r := range text {
 			b, ok := c.table.EncodeRune(r)
 			if !ok {
-				return nil, fmt.Errorf("%q can't be written in %s", r, c.name)
+				return nil, &lacking{r, c.name}
 			}
 			out = append(out, b)
 		}

@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -164,6 +165,9 @@ func (l *loader) tryField(b *Bind, p *mapped, v engine.Value) {
 		return // a generated record would have values of each kind at once
 	}
 	pay, err := k.encode(doc, nil)
+	if lacks := (*lacking)(nil); errors.As(err, &lacks) {
+		return // such a write is refused by name
+	}
 	if err != nil {
 		fail(fmt.Sprintf("The value %s can't be written: %s.", brief(want), peerText(err)))
 		return

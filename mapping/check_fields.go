@@ -110,7 +110,7 @@ func (l *loader) checkField(d *decl, field string, binds []*Bind) {
 		if carries {
 			out = append(out, b)
 		}
-		if !brings && b.Outward() && b.codec.traits().holds == members {
+		if !brings && b.Outward() && !b.filled && b.codec.traits().holds == members {
 			others = append(others, b) // they could show it
 		}
 	}

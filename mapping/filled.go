@@ -19,6 +19,8 @@ func (l *loader) fills(bind *Bind, address *template) bool {
 			return false // an expression uses it
 		}
 	}
+	// A command says what its address says, and is not sent again because another field of the register has changed.
+	bind.identity, bind.hasOut = false, true
 	for _, f := range bind.fields {
 		bind.carried = append(bind.carried, f.field)
 	}

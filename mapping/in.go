@@ -339,6 +339,9 @@ func (m *message) gone(dst []Effect) ([]Effect, error) {
 			return dst, err
 		}
 	}
+	if !b.readable && b.onDelete == "ignore" {
+		return dst, nil // whichever it is, nothing happens to it
+	}
 	if !b.readable {
 		return dst, refuse("the address does not tell which register is meant")
 	}

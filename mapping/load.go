@@ -151,6 +151,7 @@ func Load(in Input) (*Set, diag.Diagnostics) {
 	for _, s := range sources {
 		l.file(s)
 	}
+	l.checkLater()
 	l.checkOverlaps()
 	for _, b := range l.set.binds {
 		l.checkRoundTrip(b)
@@ -188,6 +189,7 @@ type loader struct {
 	byBlock  map[*hclsyntax.Block]*decl
 	overBind bool
 	tests    []*hclsyntax.Block // read when all binds are
+	later    []*hclsyntax.Block // of protocols to come
 	classes  map[escaper]string // of captures in names of registers
 }
 
@@ -454,7 +456,8 @@ func (l *loader) serving(b *hclsyntax.Block, choice *hclsyntax.Attribute, all bo
 	}
 	if len(out) == 0 {
 		if slices.Contains(l.in.Later, protocol) {
-			l.Warn("MAP051", b.LabelRanges[0], fmt.Sprintf("protocol %q is not in this version", protocol), "The block was read and is not served.")
+			l.later = append(l.later, b)
+			l.Warn("MAP051", b.LabelRanges[0], fmt.Sprintf("protocol %q is not in this version", protocol), "The block was checked and is not served.")
 			if _, _, err := marks(b.Labels[1]); err != nil {
 				l.Error("MAP002", b.LabelRanges[1], "not the template of an address", sentence(err))
 			}
