@@ -136,6 +136,11 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 			}
 			return wrappers.Change{}, false, nil
 		}
+		if c.Create && p.Bind.HasCreate() {
+			if pay, err = p.Bind.CreatePayload(p, st, pay, l.env(ctx)); err != nil {
+				return wrappers.Change{}, false, err
+			}
+		}
 		c.Payload = pay
 		if !p.Bind.Whole() && !p.Bind.Filled() {
 			c.Onto = func(doc wrappers.Payload) (wrappers.Payload, error) {

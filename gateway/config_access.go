@@ -51,7 +51,7 @@ func (l *loader) groups(blocks []*hclsyntax.Block) {
 			continue
 		}
 		done := l.Within(heading(b))
-		c := l.Decode(b.Body, b.DefRange(), diag.Schema{What: "group", Attrs: []string{"members"}, Need: []string{"members"}})
+		c := l.Decode(b.Body, b.DefRange(), groupSchema)
 		people := l.people()
 		if people != nil {
 			people.Groups = nil
@@ -67,6 +67,11 @@ func (l *loader) groups(blocks []*hclsyntax.Block) {
 	}
 }
 
+var (
+	groupSchema  = diag.Schema{What: "group", Attrs: []string{"members"}, Need: []string{"members"}}
+	accessSchema = diag.Schema{What: "access", Attrs: []string{"read", "write"}}
+)
+
 // access reads the access blocks.
 func (l *loader) access(blocks []*hclsyntax.Block) {
 	var names mapping.RegisterNames
@@ -76,7 +81,7 @@ func (l *loader) access(blocks []*hclsyntax.Block) {
 			continue
 		}
 		done := l.Within(heading(b))
-		c := l.Decode(b.Body, b.DefRange(), diag.Schema{What: "access", Attrs: []string{"read", "write"}})
+		c := l.Decode(b.Body, b.DefRange(), accessSchema)
 		overlap, err := names.Add(b.Labels[0])
 		switch {
 		case err != nil:

@@ -100,7 +100,7 @@ func LoadConfig(req LoadRequest) (*Config, diag.Diagnostics) {
 	}
 	if req.Implied {
 		for _, p := range req.Protocols {
-			l.infos = append(l.infos, mapping.WrapperInfo{Protocol: p, Name: p.Name, Upstream: true, Listens: true})
+			l.infos = append(l.infos, mapping.WrapperInfo{Protocol: p, Name: p.Name, Upstream: true, Listens: true, Implied: true})
 			l.config.Implied = append(l.config.Implied, LinkInfo{Protocol: p, Name: p.Name, Anonymous: wrappers.WriteAccess})
 		}
 	}

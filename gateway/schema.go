@@ -82,6 +82,13 @@ var attributeForms = map[string]map[string]mapping.AttributeForm{
 		"keys":     {Type: "list of strings", Doc: "public keys"},
 		"as":       {Type: "map of strings", Doc: "the user's name in each protocol"},
 	},
+	"group": {
+		"members": {Type: "list of who", Doc: "users and wrappers"},
+	},
+	"access": {
+		"read":  {Type: "list of who", Doc: "who may read the registers of the template"},
+		"write": {Type: "list of who", Doc: "who may write them, and read"},
+	},
 	"daemon": {
 		"socket":    {Type: "path", Doc: "where applications and spookgw's verbs connect"},
 		"websocket": {Type: "host:port", Doc: "/healthz, /readyz and /metrics"},
@@ -97,7 +104,8 @@ func Describe(protocols []wrappers.Protocol) Schema {
 	s := Schema{Version: 1, Mapping: mapping.Describe(protocols), Coming: laterProtocols, Protocols: []ProtocolForm{}}
 	s.Gateway = mapping.Form(diag.Block{}, rootSchema, attributeForms[""])
 	for _, b := range rootSchema.Blocks {
-		schemas := map[string]diag.Schema{"wrapper": wrapperSchema(&wrappers.Protocol{}), "user": userSchema, "daemon": daemonSchema, "log": logSchema}
+		schemas := map[string]diag.Schema{"wrapper": wrapperSchema(&wrappers.Protocol{}), "user": userSchema, "group": groupSchema,
+			"access": accessSchema, "daemon": daemonSchema, "log": logSchema}
 		f := mapping.Form(b, schemas[b.Type], attributeForms[b.Type])
 		if b.Type == "wrapper" {
 			inner := map[string]diag.Schema{"tls": listenTLSSchema, "upstream_tls": dialTLSSchema, "limits": limitsSchema}

@@ -19,6 +19,9 @@ func TestSchema(t *testing.T) {
 	look = func(path string, b mapping.BlockForm) {
 		path += "/" + b.Type
 		blocks[path] = true
+		if len(b.Attributes) == 0 {
+			t.Errorf("%s: a block without attributes", path)
+		}
 		for _, a := range b.Attributes {
 			if a.Name == "" || a.Type == "" || a.Doc == "" {
 				t.Errorf("%s: the attribute %q is not described: %+v", path, a.Name, a)

@@ -318,3 +318,31 @@ func TestWriteThatNeverLeft(t *testing.T) {
 		t.Errorf("history has %d entries, want 1", got)
 	}
 }
+
+// What `create` has is written where the gateway makes the address, and not into a document that is there.
+func TestCreate(t *testing.T) {
+	w := newWorld(t, `
+register "oven/{o}" {
+  fields = { value = number }
+  bind "docs" "/oven/{o}" {
+    map    = { value = payload.v }
+    create = { kind = "oven", v = 7 }
+  }
+}
+`, relayDocs())
+	d := newDocServer(t, w.door("docs"), nil)
+	if err := d.client(t.Context(), wrappers.Put, "/oven/1", `{"v":1}`); err != nil {
+		t.Fatal(err)
+	}
+	w.put("oven/1", "value", "2")
+	w.put("oven/2", "value", "3")
+	w.until("both are written", func() bool { return d.doc("/oven/1") != `{"v":1}` && d.doc("/oven/2") != "" })
+	if got := d.doc("/oven/1"); got != `{"v":2}` {
+		t.Errorf("a document that was there: got %s", got)
+	}
+	if got := d.doc("/oven/2"); got != `{"kind":"oven","v":3}` {
+		t.Errorf("a document that the gateway made: got %s", got)
+	}
+	w.put("oven/2", "value", "4")
+	w.until("it is written again", func() bool { return d.doc("/oven/2") == `{"kind":"oven","v":4}` })
+}

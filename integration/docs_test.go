@@ -51,14 +51,24 @@ func spookgw(t *testing.T) string {
 
 func TestDocumentsHCL(t *testing.T) {
 	tried := 0
+	var gateway block // the last one whose first line is `# gateway.hcl`
 	for _, b := range documentBlocks(t) {
 		if b.lang != "hcl" {
 			continue
 		}
 		tried++
+		under := ""
+		switch {
+		case strings.HasPrefix(b.text, "# gateway.hcl\n"):
+			gateway = b
+		case strings.HasPrefix(b.text, "# mappings.d/"):
+			if under = gateway.text; gateway.file != b.file {
+				t.Errorf("%s: no block above it begins with `# gateway.hcl`", b.place())
+			}
+		}
 		t.Run(b.place(), func(t *testing.T) {
 			t.Parallel()
-			if out, ok := validateBlock(t, b.text); !ok {
+			if out, ok := validateBlock(t, b.text, under); !ok {
 				t.Errorf("%s does not hold:\n%s", b.place(), out)
 			}
 		})
@@ -75,9 +85,10 @@ func TestDocumentsHCLFindsMistakes(t *testing.T) {
 		"mapping":  `register "a/{b}" { hstory = "30d" }`,
 		"fragment": "# fragment of bind \"mqtt\" \"a/{b}\"\nmap = { x = pyload.y }",
 		"unmarked": `map = { x = payload.y }`,
+		"server":   "# mappings.d/a.hcl\nbind \"http\" \"/a/{b}\" {\n  register = \"a/{server}/{b}\"\n}",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, ok := validateBlock(t, text); ok {
+			if _, ok := validateBlock(t, text, ""); ok {
 				t.Errorf("%q passed", text)
 			}
 		})
@@ -189,8 +200,9 @@ var (
 )
 
 // validateBlock has the program validate an HCL block as the kind of file that its top-level
-// words say it is, in a directory of its own with what it refers to.
-func validateBlock(t *testing.T, text string) (output string, ok bool) {
+// words say it is, in a directory of its own with what it refers to; a mapping under the gateway.hcl given, "": one
+// with a wrapper of each protocol.
+func validateBlock(t *testing.T, text, under string) (output string, ok bool) {
 	t.Helper()
 	first, _, _ := strings.Cut(text, "\n")
 	if part, marked := strings.CutPrefix(strings.TrimSpace(first), "# fragment of "); marked {
@@ -212,7 +224,9 @@ func validateBlock(t *testing.T, text string) (output string, ok bool) {
 	case isGateway:
 		gateway = placeFiles(t, dir, text)
 	case isMapping:
-		mapping = text
+		if mapping = text; under != "" {
+			gateway = placeFiles(t, dir, under)
+		}
 	default:
 		return "its top-level words are " + strings.Join(words, ", ") + ": neither a gateway.hcl (" + strings.Join(gatewayWords, " ") +
 			") nor a mapping (" + strings.Join(mappingWords, " ") + "). Mark a part with `# fragment of …` on its first line", false

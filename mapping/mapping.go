@@ -18,6 +18,7 @@ type WrapperInfo struct {
 	Servers  []string // keys of its upstreams, when there are several
 	Upstream bool     // relay or attached
 	Listens  bool     // relay or virtual
+	Implied  bool     // stands for one of any kind, where no gateway.hcl says of which
 	// Reaches names the servers behind it, as host:port and path: what one wrapper writes to a server, another that reaches it
 	// hears from there.
 	Reaches []string

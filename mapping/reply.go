@@ -22,7 +22,7 @@ func (l *loader) bindReply(bind *Bind, c diag.Content) {
 		switch w := l.set.wrappers[name].info; {
 		case !w.Protocol.Replies:
 			l.Error("MAP068", a.NameRange, fmt.Sprintf("a write over %s has no answer that could carry a text", w.Protocol.Name), "Take `reply` out.")
-		case w.Upstream:
+		case w.Upstream && !w.Implied:
 			l.Error("MAP068", a.NameRange, fmt.Sprintf("the server behind wrapper %q answers by itself", name), "`reply` is for wrappers that are the server: those without an upstream.")
 		}
 	}

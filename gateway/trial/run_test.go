@@ -34,9 +34,17 @@ func (inMemory) Glob(string) ([]string, error) { return nil, nil }
 
 func verdicts(t *testing.T, name, src string) []Verdict {
 	t.Helper()
-	config, found := gateway.LoadConfig(gateway.LoadRequest{
-		Mappings: []string{name}, Sources: inMemory{name: src}, Protocols: protocols, Implied: true,
-	})
+	return verdictsUnder(t, "", name, src)
+}
+
+// verdictsUnder runs tests under the wrappers of a gateway.hcl; "": one of each protocol.
+func verdictsUnder(t *testing.T, gatewayHCL, name, src string) []Verdict {
+	t.Helper()
+	req := gateway.LoadRequest{Mappings: []string{name}, Sources: inMemory{name: src}, Protocols: protocols, Implied: true}
+	if gatewayHCL != "" {
+		req.File, req.Sources, req.Implied = "gateway.hcl", inMemory{name: src, "gateway.hcl": gatewayHCL}, false
+	}
+	config, found := gateway.LoadConfig(req)
 	if config == nil {
 		t.Fatal(found.Err())
 	}
@@ -51,9 +59,11 @@ func verdicts(t *testing.T, name, src string) []Verdict {
 	return out
 }
 
-// TestShipped runs the tests of every mapping that ships, and of every block in the documents.
+// TestShipped runs the tests of every mapping that ships, and of every block in the documents. A block whose first line is
+// `# mappings.d/…` runs under the block before it whose first line is `# gateway.hcl`.
 func TestShipped(t *testing.T) {
-	sources := map[string]string{}
+	type source struct{ gateway, text string }
+	sources := map[string]source{}
 	names, err := fs.Glob(mappings.FS, "*.hcl")
 	if err != nil || len(names) == 0 {
 		t.Fatal(err, len(names))
@@ -63,30 +73,37 @@ func TestShipped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sources[name] = string(src)
+		sources[name] = source{text: string(src)}
 	}
-	shipped := len(sources)
-	for _, glob := range []string{"../../*.md", "../../*/*.md", "../../*/*/*.md"} {
-		documents, _ := filepath.Glob(glob)
-		for _, name := range documents {
-			src, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
+	under := 0
+	for _, name := range documents(t) {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gatewayHCL := ""
+		for i, block := range strings.Split(string(src), "```hcl\n")[1:] {
+			block, _, _ = strings.Cut(block, "```")
+			if strings.HasPrefix(block, "# gateway.hcl\n") {
+				gatewayHCL = block
 			}
-			for i, block := range strings.Split(string(src), "```hcl\n")[1:] {
-				block, _, _ = strings.Cut(block, "```")
-				if strings.Contains("\n"+block, "\ntest \"") {
-					sources[fmt.Sprintf("%s, block %d", name, i+1)] = block
-				}
+			if !strings.Contains("\n"+block, "\ntest \"") {
+				continue
 			}
+			s := source{text: block}
+			if strings.HasPrefix(block, "# mappings.d/") {
+				s.gateway = gatewayHCL
+				under++
+			}
+			sources[fmt.Sprintf("%s, block %d", name, i+1)] = s
 		}
 	}
-	if len(sources) == shipped {
-		t.Error("no document has a test block: this test sees nothing")
+	if len(sources) < len(names)+30 || under == 0 {
+		t.Errorf("%d blocks of documents have tests, %d of them under a gateway.hcl: this test sees too little", len(sources)-len(names), under)
 	}
 	for name, src := range sources {
 		t.Run(filepath.Base(name), func(t *testing.T) {
-			all := verdicts(t, name, src)
+			all := verdictsUnder(t, src.gateway, name, src.text)
 			if len(all) == 0 {
 				t.Error("it has no tests")
 			}
@@ -97,6 +114,27 @@ func TestShipped(t *testing.T) {
 			}
 		})
 	}
+}
+
+// documents lists the tree's documents.
+func documents(t *testing.T) (paths []string) {
+	t.Helper()
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		switch name := d.Name(); {
+		case d.IsDir() && (name == "testdata" || len(name) > 2 && name[0] == '.'):
+			return filepath.SkipDir
+		case !d.IsDir() && strings.HasSuffix(name, ".md"):
+			paths = append(paths, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
 }
 
 const doorAndOven = `
