@@ -177,14 +177,14 @@ func refusal(who principal, register string, need wrappers.Access) error {
 	return wrappers.Refuse(wrappers.ErrDenied, fmt.Sprintf("%s may not %s %s", who, verb, register))
 }
 
-// somewhere refuses what a peer may not do with all registers that a bind can have: of an address which does not tell the
-// register.
-func (p *Policy) somewhere(who principal, b *mapping.Bind, need wrappers.Access) error {
+// somewhere refuses what a peer may not do with all registers that a bind can have, or a document of it: of an address
+// which does not tell the register.
+func (p *Policy) somewhere(who principal, b *mapping.Bind, d *mapping.Document, need wrappers.Access) error {
 	if p == nil {
 		return nil
 	}
 	ok := p.bind(who, b, need).ok
-	for _, i := range p.names.Of(b) {
+	for _, i := range p.names.Of(b, d) {
 		ok = ok && p.block(i, who, need).ok
 	}
 	if ok {
@@ -219,38 +219,57 @@ func (l *link) May(verb wrappers.Verb, server, address string, who wrappers.Who)
 		return l.mayTogether(context.Background(), gen.Access, p, all, need)
 	}
 	if b := gen.Set.Bind(l.name, address); b != nil {
-		return gen.Access.somewhere(p, b, need)
+		return gen.Access.somewhere(p, b, nil, need)
 	}
 	return nil
 }
 
 // mayTogether is for an address that shows several registers, which is read and written whole: who may not read one of
-// them may not read it.
+// them may not read it. Of a document without rows nobody knows which it will have: who may not read all that it could
+// have may not read it.
 func (l *link) mayTogether(ctx context.Context, access *Policy, p principal, all []mapping.Target, need wrappers.Access) error {
-	if access == nil {
-		return nil
+	there, err := l.mayRows(ctx, access, p, all, need)
+	if err != nil || there {
+		return err
 	}
 	for _, t := range all {
-		if t.Document == nil {
-			if err := access.may(p, t.Register, t.Bind, need); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := access.somewhere(p, t.Bind, need); err != nil {
-			return err
-		}
-		rows, err := l.rowsOf(ctx, t.Document)
-		if err != nil {
-			return err
-		}
-		for i := range rows {
-			if err := access.may(p, rows[i].Register, t.Bind, need); err != nil {
+		if t.Document != nil {
+			if err := access.somewhere(p, t.Bind, t.Document, need); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// mayRows holds each register that an address shows against the access blocks, and tells whether there is one.
+func (l *link) mayRows(ctx context.Context, access *Policy, p principal, all []mapping.Target, need wrappers.Access) (there bool, err error) {
+	if access == nil {
+		return true, nil
+	}
+	for _, t := range all {
+		if t.Document == nil {
+			if err := access.may(p, t.Register, t.Bind, need); err != nil {
+				return false, err
+			}
+			there = true
+			continue
+		}
+		if !access.bind(p, t.Bind, need).ok {
+			return false, refusal(p, t.Bind.Register(), need)
+		}
+		rows, err := l.rowsOf(ctx, t.Document)
+		if err != nil {
+			return false, err
+		}
+		for i := range rows {
+			if err := access.may(p, rows[i].Register, t.Bind, need); err != nil {
+				return false, err
+			}
+		}
+		there = there || len(rows) > 0
+	}
+	return there, nil
 }
 
 func needs(verb wrappers.Verb) wrappers.Access {
@@ -277,8 +296,19 @@ func (l *link) permitted(who *wrappers.Who, effects []mapping.Effect) error {
 
 // tells tells whether the wrapper's server may know a register: what it knows, its own peers can read.
 func (l *link) tells(register string, b *mapping.Bind) bool {
-	access := l.gen.Load().Access
-	return access == nil || access.may(principal{protocol: l.info.Protocol.Name, wrapper: l.name}, register, b, wrappers.ReadAccess) == nil
+	return l.gen.Load().Access.tells(&l.info, register, b)
+}
+
+func (p *Policy) tells(info *LinkInfo, register string, b *mapping.Bind) bool {
+	return p == nil || p.may(principal{protocol: info.Protocol.Name, wrapper: info.Name}, register, b, wrappers.ReadAccess) == nil
+}
+
+// shown names what restricts what servers may know; "" if nothing does.
+func (p *Policy) shown() string {
+	if p == nil {
+		return ""
+	}
+	return p.hash
 }
 
 // may refuses, at the socket, what the operating system's user may not do.

@@ -142,7 +142,7 @@ func (l *loader) cutOff(b *mapping.Bind, w *WrapperBlock) {
 	}
 	all := func(access wrappers.Access) verdict {
 		v := p.bind(who, b, access)
-		for _, i := range p.names.Of(b) {
+		for _, i := range p.names.Of(b, nil) {
 			if v.ok {
 				v = p.block(i, who, access)
 			}

@@ -170,7 +170,7 @@ func (b *writeBack) scanBind(ctx context.Context, c *contact) error {
 					return err
 				}
 				b.mu.Lock()
-				d := b.markLocked(spot{place{p.Server, p.Address}, st.Register}, max(b.observed, 1))
+				d := b.markLocked(spotOf(p.Bind, spot{place{p.Server, p.Address}, st.Register}), max(b.observed, 1))
 				if d.contact == nil {
 					d.contact = c
 					c.left++
@@ -197,12 +197,7 @@ func (b *writeBack) settledLocked(c *contact) {
 }
 
 // shown names what restricts what this wrapper's server may know; "" if nothing does.
-func (b *writeBack) shown() string {
-	if access := b.l.gen.Load().Access; access != nil {
-		return access.hash
-	}
-	return ""
-}
+func (b *writeBack) shown() string { return b.l.gen.Load().Access.shown() }
 
 // conflict notes, or takes back, that the sides differ at a spot.
 func (b *writeBack) conflict(ctx context.Context, s spot, bind *mapping.Bind, fields []string) error {
@@ -269,9 +264,9 @@ func (b *writeBack) status(set *mapping.Set) []ContactStatus {
 		}
 	}
 	for sp, fields := range b.conflicts {
-		if t, ok := set.At(b.l.name, sp.server, sp.address); ok {
-			s := at(t.Bind)
-			if c := b.binds[t.Bind.ID()]; c != nil && c.guard.holds() {
+		if bind := b.l.bindAt(set, sp); bind != nil {
+			s := at(bind)
+			if c := b.binds[bind.ID()]; c != nil && c.guard.holds() {
 				if len(s.Conflicts) < mostShown {
 					s.Conflicts = append(s.Conflicts, fmt.Sprintf("%s (%s): %s", sp.address, sp.register, strings.Join(fields, ", ")))
 				}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/mapping"
@@ -37,8 +38,11 @@ func isRow(b *mapping.Bind, st engine.StateBlock) bool {
 // documentVersion names what a document's registers have.
 func documentVersion(rows []engine.StateBlock) wrappers.Version {
 	h := sha256.New()
+	var line []byte
 	for i := range rows {
-		fmt.Fprintf(h, "%d:%s%s\n", len(rows[i].Register), rows[i].Register, rows[i].ID)
+		line = append(strconv.AppendInt(line[:0], int64(len(rows[i].Register)), 10), ':')
+		line = append(append(line, rows[i].Register...), rows[i].ID.String()...)
+		h.Write(line)
 	}
 	return wrappers.Version("d" + hex.EncodeToString(h.Sum(nil)[:16]))
 }
@@ -125,6 +129,30 @@ func (l *link) versionAt(ctx context.Context, server, address string) (all []eng
 		there = there || len(states) > 0 || last != nil
 	}
 	return all, there, nil
+}
+
+// thereAt tells whether an address shows anything.
+func (l *link) thereAt(ctx context.Context, server, address string) (bool, error) {
+	for _, t := range l.set().AllAt(l.name, server, address) {
+		if t.Document == nil {
+			if states, _, err := l.statesAt(ctx, server, t); err != nil || len(states) > 0 {
+				return len(states) > 0, err
+			}
+			continue
+		}
+		if last, err := l.lastDocument(place{server, t.Address}); err != nil || last != nil {
+			return last != nil, err
+		}
+		for st, err := range l.store.List(ctx, t.Document.Prefix(), "", 0) {
+			if err != nil {
+				return false, kind(err)
+			}
+			if t.Document.Has(st.Register) && isRow(t.Bind, st) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // together tells whether an effect is of an address that shows more than one register.
@@ -266,7 +294,7 @@ func namedBy(effects []mapping.Effect, doc mapping.Effect) map[string]struct{} {
 // tooMany refuses a document that lacks more of its registers than the bind allows: a file that was emptied or cut off
 // by accident is no wish to delete.
 func tooMany(b *mapping.Bind, gone, of int) error {
-	if gone == 0 || !b.MaxChange().Exceeded(gone, of) {
+	if gone == 0 || !b.MaxChange().Exceeded(0, gone, of) {
 		return nil
 	}
 	return wrappers.Refuse(wrappers.ErrDenied, fmt.Sprintf(
@@ -284,7 +312,7 @@ func (l *link) begun(ctx context.Context, op *wrappers.Operation, effects []mapp
 	}
 	plain := *op
 	plain.If = wrappers.Precondition{}
-	_, there, err := l.versionAt(ctx, op.Server, op.Address)
+	there, err := l.thereAt(ctx, op.Server, op.Address)
 	w.created = !there
 	return &plain, err
 }

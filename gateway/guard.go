@@ -25,9 +25,6 @@ type guard struct {
 	seen     map[spot]wrappers.Observation
 }
 
-// fewChanges are no mass change, whatever the share: of two registers each is the half.
-const fewChanges = 10
-
 // mostShown bounds the addresses that status lists of one bind that is held.
 const mostShown = 20
 
@@ -106,8 +103,7 @@ func (b *writeBack) passesLocked(c *contact) bool {
 	}
 	spots := b.heldLocked(c)
 	g.changed = len(spots)
-	limit := c.bind.MaxChange()
-	if !g.approved && (limit.Counted || g.changed > fewChanges) && limit.Exceeded(g.changed, max(g.of, g.changed)) {
+	if !g.approved && c.bind.MaxChange().Exceeded(g.changed, 0, g.of) {
 		if !g.stopped {
 			b.l.log.Error("first contact stopped", "wrapper", b.l.name, "bind", c.bind.Source(), "why", g.why(c.bind))
 		}
@@ -125,7 +121,7 @@ func (b *writeBack) passesLocked(c *contact) bool {
 		return false
 	}
 	for _, s := range spots {
-		d := b.markLocked(s, max(b.observed, 1))
+		d := b.markLocked(spotOf(c.bind, s), max(b.observed, 1))
 		if d.contact == nil {
 			d.contact = c
 			c.left++
@@ -144,7 +140,7 @@ func (b *writeBack) passesLocked(c *contact) bool {
 func (b *writeBack) heldLocked(c *contact) (spots []spot) {
 	set := b.l.set()
 	for s := range b.conflicts {
-		if t, ok := set.At(b.l.name, s.server, s.address); ok && t.Bind.ID() == c.bind.ID() {
+		if at := b.l.bindAt(set, s); at != nil && at.ID() == c.bind.ID() {
 			spots = append(spots, s)
 		}
 	}

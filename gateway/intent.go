@@ -161,16 +161,32 @@ func (in *intent) forget() {
 // mayForward refuses a write that its peer may not do before the server hears of it.
 func (l *link) mayForward(ctx context.Context, op *wrappers.Operation, gen *Generation) error {
 	if op.Verb == wrappers.Rename { // who takes something away there writes there
-		if err := l.May(wrappers.Put, op.Server, op.To, op.Who); err != nil {
+		if err := l.May(wrappers.Delete, op.Server, op.Address, op.Who); err != nil {
 			return err
 		}
-		return l.May(wrappers.Delete, op.Server, op.Address, op.Who)
+		says, _, err := l.sayings(ctx, gen.Set, op)
+		if err != nil { // nobody knows what it is that moves
+			return l.May(wrappers.Put, op.Server, op.To, op.Who)
+		}
+		for _, s := range says {
+			if err := l.permitted(&op.Who, s.effects); err != nil {
+				return err
+			}
+		}
+		_, err = l.mayRows(ctx, gen.Access, l.peer(&op.Who), gen.Set.AllAt(l.name, op.Server, op.To), wrappers.WriteAccess)
+		return err
 	}
-	_, ok := gen.Set.At(l.name, op.Server, op.Address)
-	if whole := op.Verb == wrappers.Put || op.Verb == wrappers.Delete; !ok && !(whole && l.documentAt(gen.Set, op.Server, op.Address) != nil) {
-		// It takes the payload to tell the register, if that is here.
-		if effects, err := gen.Set.In(l.name, op, l.env(ctx)); err == nil {
-			return l.permitted(&op.Who, effects)
+	all := gen.Set.AllAt(l.name, op.Server, op.Address)
+	document := slices.ContainsFunc(all, func(t mapping.Target) bool { return t.Document != nil })
+	if len(all) == 0 || document {
+		// It takes the payload to tell the registers, if that is here.
+		effects, err := gen.Set.In(l.name, op, l.env(ctx))
+		if err == nil {
+			err = l.permitted(&op.Who, effects)
+			if err == nil && document && (op.Verb == wrappers.Put || op.Verb == wrappers.Delete) { // rows that it lacks go
+				_, err = l.mayRows(ctx, gen.Access, l.peer(&op.Who), all, wrappers.WriteAccess)
+			}
+			return err
 		}
 	}
 	return l.May(op.Verb, op.Server, op.Address, op.Who)

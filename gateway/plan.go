@@ -14,7 +14,6 @@ import (
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/engine/lattice"
 	"github.com/spooksystems/gateway/mapping"
-	"github.com/spooksystems/gateway/wrappers"
 )
 
 // A Plan says what a reload of a configuration does to registers, to servers and to what peers see.
@@ -90,8 +89,9 @@ type planning struct {
 	plan     *Plan
 	before   map[string]LinkInfo
 	after    []LinkInfo
-	states   map[string]engine.StateBlock // of registers that the plan changes
-	there    map[*mapping.Bind]int        // what is there of it
+	states   map[string]engine.StateBlock          // of registers that the plan changes
+	there    map[*mapping.Bind]map[string]struct{} // registers at addresses that it has
+	access   *Policy                               // by then
 }
 
 // Plan tells what config would do instead of what is in force. It changes nothing.
@@ -103,12 +103,11 @@ func (g *Gateway) Plan(ctx context.Context, config *Config, recording string) (*
 	for _, d := range g.domains.list {
 		of = append(of, planDomain{d.store, d.store.Preview, now.Set.Of(d.name), config.Set.Of(d.name)})
 	}
-	plan, err := makePlan(ctx, of, now.config.Links(), config.Links())
+	plan, err := makePlan(ctx, of, now.config.Links(), config.Links(), config.Policy)
 	if err != nil || recording == "" {
 		return plan, err
 	}
-	p := &planning{ctx: ctx, store: of[0].store, old: now.Set, new: config.Set}
-	plan.Operations, err = p.recorded(recording)
+	plan.Operations, err = g.planRecorded(ctx, now.Set, config.Set, recording)
 	return plan, err
 }
 
@@ -122,9 +121,9 @@ type planDomain struct {
 	old, new *mapping.Set
 }
 
-func makePlan(ctx context.Context, domains []planDomain, before, after []LinkInfo) (*Plan, error) {
+func makePlan(ctx context.Context, domains []planDomain, before, after []LinkInfo, access *Policy) (*Plan, error) {
 	p := &planning{
-		ctx: ctx, before: map[string]LinkInfo{}, after: after, there: map[*mapping.Bind]int{},
+		ctx: ctx, before: map[string]LinkInfo{}, after: after, there: map[*mapping.Bind]map[string]struct{}{}, access: access,
 		plan: &Plan{Binds: []PlanBind{}, Rules: []PlanRule{}, Steps: []PlanStep{}, Totals: map[string]PlanTotals{}, Over: []string{}, Unsure: []string{}},
 	}
 	for _, i := range before {
@@ -290,74 +289,6 @@ func (p *planning) add(s PlanStep) {
 	p.plan.Steps = append(p.plan.Steps, s)
 }
 
-// peers compares what virtual wrappers answer, address by address.
-func (p *planning) peers() error {
-	shows := func(set *mapping.Set, info LinkInfo, st engine.StateBlock) map[place]PlanStep {
-		out := map[place]PlanStep{}
-		if set == nil || info.Relay || info.Attached || !st.Exists {
-			return out
-		}
-		for _, q := range set.Places(info.Name, st.Register) {
-			if !carried(q.Bind, st) {
-				continue
-			}
-			text := ""
-			pay, send, err := q.Bind.Out(q, st, nil, p.env(&st))
-			switch {
-			case err != nil:
-				text = "can't be shown: " + wrappers.Reason(err)
-			case !send:
-				continue
-			default:
-				text = string(pay.Raw)
-			}
-			out[place{q.Server, q.Address}] = PlanStep{After: text, bind: q.Bind}
-		}
-		return out
-	}
-	names := []string{}
-	later := map[string]LinkInfo{}
-	for _, i := range p.after {
-		names, later[i.Name] = append(names, i.Name), i
-	}
-	for n := range p.before {
-		if _, ok := later[n]; !ok {
-			names = append(names, n)
-		}
-	}
-	sort.Strings(names)
-	return p.registers(func(st engine.StateBlock) error {
-		was, err := p.store.ReadState(p.ctx, st.Register)
-		if err != nil {
-			return kind(err)
-		}
-		for _, name := range names {
-			var had, has map[place]PlanStep
-			if info, ok := p.before[name]; ok {
-				had = shows(p.old, info, was)
-			}
-			if info, ok := later[name]; ok {
-				has = shows(p.new, info, st)
-			}
-			for at, now := range has {
-				s := PlanStep{Where: "peers", What: "create", Wrapper: name, Server: at.server, Address: at.address, Register: st.Register, After: now.After, bind: now.bind}
-				if old, ok := had[at]; ok {
-					if s.What, s.Before = "change", old.After; s.Before == s.After {
-						continue
-					}
-				}
-				p.add(s)
-			}
-			for at, old := range had {
-				if _, ok := has[at]; !ok {
-					p.add(PlanStep{Where: "peers", What: "delete", Wrapper: name, Server: at.server, Address: at.address, Register: st.Register, Before: old.After, bind: old.bind})
-				}
-			}
-		}
-		return nil
-	})
-}
-
 // finish sorts, counts, and gives the plan its hash.
 func (p *planning) finish() {
 	plan := p.plan
@@ -365,7 +296,7 @@ func (p *planning) finish() {
 		return strings.Compare(a.key(), b.key())
 	})
 	sort.Strings(plan.Unsure)
-	much := map[*mapping.Bind]int{}
+	much := map[*mapping.Bind]*[2]int{} // changed, deleted
 	for i := range plan.Steps {
 		s := &plan.Steps[i]
 		of := s.Wrapper
@@ -387,12 +318,21 @@ func (p *planning) finish() {
 		}
 		plan.Totals[of] = t
 		if s.Where != "peers" && s.bind != nil && (s.What == "change" || s.What == "delete") {
-			much[s.bind]++
+			n := much[s.bind]
+			if n == nil {
+				n = &[2]int{}
+				much[s.bind] = n
+			}
+			if s.What == "delete" {
+				n[1]++
+			} else {
+				n[0]++
+			}
 		}
 	}
 	for b, n := range much {
-		if of, limit := p.there[b], b.MaxChange(); limit.Exceeded(n, of) {
-			plan.Over = append(plan.Over, fmt.Sprintf("the bind at %s changes or deletes %d of %d, and may %s", b.Source(), n, of, limit))
+		if of, limit := len(p.there[b]), b.MaxChange(); limit.Exceeded(n[0], n[1], of) {
+			plan.Over = append(plan.Over, fmt.Sprintf("the bind at %s changes %d and deletes %d of %d, and max_change is %s", b.Source(), n[0], n[1], max(of, n[0]+n[1]), limit))
 		}
 	}
 	sort.Strings(plan.Over)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,24 +13,26 @@ import (
 	"github.com/spooksystems/gateway/wrappers"
 )
 
-// shownDoc is what a server is known to have at an address.
-type shownDoc struct {
-	place
-	payload wrappers.Payload
-	gone    bool
-}
-
 // A meeting is the first contact of a wrapper's new and changed binds with its servers, as it will go.
 type meeting struct {
 	info  LinkInfo
 	unmet map[string]bool          // binds, by id
+	told  map[string]bool          // binds that mean what they meant, and whose server may know other registers
 	next  map[spot]engine.Baseline // what is heard
-	known map[place]bool           // what was heard before
+	heard map[place]bool           // addresses that were looked at
 }
 
 // hear plans what servers say to new and changed binds: what contacts.go will do, by the same functions.
 func (p *planning) hear(info LinkInfo) (*meeting, error) {
-	m := &meeting{info: info, unmet: map[string]bool{}, next: map[spot]engine.Baseline{}, known: map[place]bool{}}
+	m := &meeting{info: info, unmet: map[string]bool{}, told: map[string]bool{}, next: map[spot]engine.Baseline{}, heard: map[place]bool{}}
+	stood := map[string]string{} // binds in force, whose first contact is under way whatever a reload does
+	if was, ok := p.before[info.Name]; ok && was.Relay == info.Relay && was.Attached == info.Attached {
+		for _, b := range p.old.Binds() {
+			if slices.Contains(b.Wrappers(), info.Name) {
+				stood[b.ID()] = b.Hash()
+			}
+		}
+	}
 	for _, b := range p.new.Binds() {
 		if !slices.Contains(b.Wrappers(), info.Name) {
 			continue
@@ -38,12 +41,16 @@ func (p *planning) hear(info LinkInfo) (*meeting, error) {
 		if err != nil {
 			return nil, kind(err)
 		}
-		if string(met) == b.Hash() {
+		if as, shown, _ := strings.Cut(string(met), " "); as == b.Hash() {
+			m.told[b.ID()] = shown != p.access.shown()
+			continue
+		}
+		if stood[b.ID()] == b.Hash() {
 			continue
 		}
 		m.unmet[b.ID()] = true
 		if b.Inward() && !b.Outward() {
-			p.plan.Unsure = append(p.plan.Unsure, fmt.Sprintf("wrapper %s: what its server shows at %s is heard after the reload", info.Name, b.Address()))
+			p.unsure("wrapper %s: what its server shows at %s is heard after the reload", info.Name, b.Address())
 		}
 	}
 	if len(m.unmet) == 0 {
@@ -57,74 +64,43 @@ func (p *planning) hear(info LinkInfo) (*meeting, error) {
 		if err := p.shows(m, &docs[i]); err != nil {
 			return nil, err
 		}
-		m.known[docs[i].place] = true
 	}
 	return m, nil
 }
 
-// fill plans what is written to the servers of a wrapper: what a new or changed bind finds lacking there, and what
-// registers have become.
+// fill plans what is written to the servers of a wrapper: what a new or changed bind finds lacking there, what registers
+// have become, and what the server may know from now on.
 func (p *planning) fill(m *meeting) error {
-	if len(m.unmet)+len(p.states) == 0 {
-		return nil
-	}
-	return p.registers(func(st engine.StateBlock) error {
+	rows := map[place]map[string]struct{}{}
+	err := p.registers(func(st engine.StateBlock) error {
 		_, moved := p.states[st.Register]
 		for _, q := range p.new.Places(m.info.Name, st.Register) {
-			if moved || m.unmet[q.Bind.ID()] && !q.Bind.Events() {
+			if !(moved || (m.unmet[q.Bind.ID()] || m.told[q.Bind.ID()]) && !q.Bind.Events()) || !p.access.tells(&m.info, st.Register, q.Bind) {
+				continue
+			}
+			if !q.Bind.Rows() {
 				if err := p.owed(m, q, st); err != nil {
 					return err
 				}
+				continue
 			}
+			at := place{q.Server, q.Address}
+			if rows[at] == nil {
+				rows[at] = map[string]struct{}{}
+			}
+			rows[at][st.Register] = struct{}{}
 		}
 		return nil
 	})
-}
-
-// documents are what the servers of a wrapper have, as far as they have shown it under the binds in force.
-func (p *planning) documents(info LinkInfo) (docs []shownDoc, err error) {
-	for r, err := range p.store.EachKept(tableBaseline, info.Name+"\x00") {
-		if err != nil {
-			return nil, kind(err)
-		}
-		parts := strings.SplitN(r.Key, "\x00", 4)
-		base, err := engine.ParseBaseline(r.Value)
-		if err != nil {
-			return nil, err
-		}
-		if len(parts) != 4 {
-			continue
-		}
-		at := place{parts[1], parts[2]}
-		t, ok := p.old.At(info.Name, at.server, at.address)
-		if !ok || t.Register != parts[3] || t.Bind.Hash() != base.Bind || !t.Bind.Outward() {
-			continue
-		}
-		st := engine.StateBlock{Register: t.Register}
-		var members []lattice.Member
-		for _, f := range base.Fields {
-			switch {
-			case f.Value.IsAbsent():
-			case f.Field == "":
-				st.Exists, st.Value = true, f.Value
-			default:
-				members = append(members, lattice.Member{Name: f.Field, Value: f.Value})
-			}
-		}
-		if len(members) > 0 {
-			st.Exists, st.Value = true, lattice.Object(members...)
-		}
-		d := shownDoc{place: at, gone: !st.Exists}
-		if st.Exists {
-			pay, send, err := t.Bind.Out(mapping.Place{Bind: t.Bind, Wrapper: info.Name, Server: at.server, Address: at.address}, st, nil, p.env(&st))
-			if err != nil || !send {
-				continue
-			}
-			d.payload = pay
-		}
-		docs = append(docs, d)
+	if err != nil {
+		return err
 	}
-	return docs, nil
+	for _, at := range slices.SortedFunc(maps.Keys(rows), func(a, b place) int { return strings.Compare(a.String(), b.String()) }) {
+		if err := p.owedRows(m, at, rows[at]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // shows plans what a server's word means for registers under a new or changed bind.
@@ -145,9 +121,26 @@ func (p *planning) shows(m *meeting, d *shownDoc) error {
 		return nil
 	}
 	if err != nil {
-		if t, ok := p.new.At(info.Name, d.server, d.address); ok && m.unmet[t.Bind.ID()] {
-			p.plan.Unsure = append(p.plan.Unsure, fmt.Sprintf("wrapper %s: what its server has at %s would be parked: %s", info.Name, d.address, wrappers.Reason(err)))
+		unmet := func(t mapping.Target) bool { return m.unmet[t.Bind.ID()] }
+		if slices.ContainsFunc(p.new.AllAt(info.Name, d.server, d.address), unmet) {
+			p.unsure("wrapper %s: what its server has at %s would be parked: %s", info.Name, d.address, wrappers.Reason(err))
 		}
+		return nil
+	}
+	if !slices.ContainsFunc(effects, func(e mapping.Effect) bool { return m.unmet[e.Bind.ID()] }) {
+		return nil
+	}
+	if !info.Protocol.Feed {
+		if asked, err := p.asked(m, d.place); err != nil || !asked {
+			return err
+		}
+	}
+	m.heard[d.place] = true
+	if d.marked && slices.ContainsFunc(effects, func(e mapping.Effect) bool { return m.unmet[e.Bind.ID()] && !e.Bind.Marks() }) {
+		p.unsure("wrapper %s: what its server has at %s may be there, marked as deleted: it is heard after the reload", info.Name, d.address)
+	}
+	if effects, err = p.spread(m, d.place, effects); err != nil {
+		p.unsure("wrapper %s: what its server has at %s would be parked: %s", info.Name, d.address, wrappers.Reason(err))
 		return nil
 	}
 	for _, e := range effects {
@@ -155,17 +148,17 @@ func (p *planning) shows(m *meeting, d *shownDoc) error {
 			continue
 		}
 		s := spot{d.place, e.Register}
-		if !info.Protocol.Feed && !p.asked(info, s) {
-			continue
-		}
-		p.there[e.Bind]++
-		base, _, err := p.baseline(m, s)
+		p.has(e.Bind, info.Name, s)
+		base, known, err := p.baseline(m, s)
 		if err != nil {
 			return err
 		}
 		cur, err := p.state(e.Register)
 		if err != nil {
 			return err
+		}
+		if e.Absent && !known && cur.Exists {
+			e.Delete, e.Whole, e.Fields = true, false, nil // as link.reconcile has it
 		}
 		v := base.Reconcile(e.Register, shownBy(e, cur, engine.Shown{State: true, Feed: info.Protocol.Feed, Version: base.Version}), cur, firstContact(e.Bind))
 		if len(v.Conflict) > 0 {
@@ -205,11 +198,39 @@ func (p *planning) shows(m *meeting, d *shownDoc) error {
 }
 
 // asked tells whether a server without a feed is asked for an address because a register has it.
-func (p *planning) asked(info LinkInfo, s spot) bool {
-	st, err := p.store.ReadState(p.ctx, s.register)
-	return err == nil && st.Exists && slices.ContainsFunc(p.new.Places(info.Name, s.register), func(q mapping.Place) bool {
-		return q.Server == s.server && q.Address == s.address
-	})
+func (p *planning) asked(m *meeting, at place) (bool, error) {
+	for _, t := range p.new.AllAt(m.info.Name, at.server, at.address) {
+		switch {
+		case !m.unmet[t.Bind.ID()] || !t.Bind.Outward() || t.Bind.Events():
+		case t.Document == nil:
+			st, err := p.store.ReadState(p.ctx, t.Register)
+			if err != nil || st.Exists {
+				return st.Exists, kind(err)
+			}
+		default:
+			for st, err := range p.store.List(p.ctx, t.Document.Prefix(), "", 0) {
+				if err != nil {
+					return false, kind(err)
+				}
+				if t.Document.Has(st.Register) {
+					return true, nil
+				}
+			}
+		}
+	}
+	return false, nil
+}
+
+// has counts a register at an address among what a bind has.
+func (p *planning) has(b *mapping.Bind, wrapper string, s spot) {
+	if p.there[b] == nil {
+		p.there[b] = map[string]struct{}{}
+	}
+	p.there[b][s.key(wrapper)] = struct{}{}
+}
+
+func (p *planning) unsure(format string, args ...any) {
+	p.plan.Unsure = append(p.plan.Unsure, fmt.Sprintf(format, args...))
 }
 
 func (p *planning) baseline(m *meeting, s spot) (base engine.Baseline, known bool, err error) {
@@ -224,39 +245,61 @@ func (p *planning) baseline(m *meeting, s spot) (base engine.Baseline, known boo
 	return base, true, err
 }
 
+// inConflict tells whether both sides of a register at an address were found to differ.
+func (p *planning) inConflict(m *meeting, s spot) bool {
+	return slices.ContainsFunc(p.plan.Steps, func(o PlanStep) bool {
+		return o.What == "conflict" && o.Wrapper == m.info.Name && o.Server == s.server && o.Address == s.address && o.Register == s.register
+	})
+}
+
 // owed plans what is written to a server so that it has what a register has.
 func (p *planning) owed(m *meeting, q mapping.Place, st engine.StateBlock) error {
 	info := m.info
-	at := place{q.Server, q.Address}
-	s := spot{at, st.Register}
+	s := spot{place{q.Server, q.Address}, st.Register}
 	base, had, err := p.baseline(m, s)
 	if err != nil {
 		return err
 	}
-	if !m.known[at] {
-		p.there[q.Bind]++
+	p.has(q.Bind, info.Name, s)
+	if len(m.next) > 0 && p.inConflict(m, s) {
+		return nil
 	}
-	for i := range p.plan.Steps {
-		if o := &p.plan.Steps[i]; o.What == "conflict" && o.Wrapper == info.Name && o.Server == q.Server && o.Address == q.Address && o.Register == st.Register {
-			return nil
-		}
-	}
-	fields, gone, owed := owes(q.Bind, &base, st)
+	_, gone, owed := owes(q.Bind, &base, st)
+	create := !had || base.Holds(nil, true, q.Bind.Carries)
 	step := PlanStep{Where: "server", What: "change", Wrapper: info.Name, Server: q.Server, Address: q.Address, Register: st.Register, bind: q.Bind}
-	if !gone {
-		pay, send, err := q.Bind.Out(q, st, nil, p.env(&st))
-		switch {
-		case err != nil:
-			step.What, step.Note = "conflict", "it can't be written there: "+wrappers.Reason(err)
-		case !send:
+	if q.Bind.Filled() && !gone {
+		var ok bool
+		if step.Address, ok = p.new.AddressOf(q, st); !ok {
 			return nil
 		}
-		step.After = string(pay.Raw)
 	}
-	_, heard := m.next[s]
-	if m.unmet[q.Bind.ID()] && !heard && (!info.Protocol.Feed && askFirst(q.Bind, &base, had) || info.Protocol.Feed && q.Bind.Inward() && !had) {
+	var pay wrappers.Payload
+	send := true
+	switch env := p.env(&st); {
+	case gone && q.Bind.Marks():
+		if create {
+			return nil // there is nothing to mark
+		}
+		pay, err = q.Bind.OutGone(q, st, nil, env)
+	case gone || !q.Bind.There(st):
+		if q.Bind.Filled() {
+			return nil
+		}
+	default:
+		if pay, send, err = q.Bind.Out(q, st, nil, env); err == nil && send && create && q.Bind.HasCreate() {
+			pay, err = q.Bind.CreatePayload(q, st, pay, env)
+		}
+	}
+	switch {
+	case err != nil:
+		step.What, step.Note = "conflict", "it can't be written there: "+wrappers.Reason(err)
+	case !send:
+		return nil
+	}
+	step.After = string(pay.Raw)
+	if m.unmet[q.Bind.ID()] && p.silent(m, s, q.Bind, &base, had) {
 		if step.What != "conflict" {
-			step.What, step.Note = "ask", "what its server has there is heard first; this is written if it has nothing"
+			step.What, step.Note = "ask", heardFirst
 		}
 		if gone {
 			return nil
@@ -267,34 +310,36 @@ func (p *planning) owed(m *meeting, q mapping.Place, st engine.StateBlock) error
 	if !owed {
 		return nil
 	}
-	for _, f := range base.Fields {
-		if !f.Value.IsAbsent() {
-			step.Before = shownText(base.Fields)
-			break
-		}
-	}
+	step.Before = shownText(&base)
 	switch {
 	case step.What == "conflict":
-	case gone:
+	case gone || !q.Bind.There(st):
 		step.What = "delete"
-	case step.Before == "" || len(fields) > 0 && base.Holds(nil, true, q.Bind.Carries):
+	case step.Before == "" || create:
 		step.What = "create"
 	}
 	p.add(step)
 	return nil
 }
 
-// shownText is what a server has, by fields.
-func shownText(fields []engine.BaselineField) string {
-	var members []lattice.Member
-	for _, f := range fields {
-		switch {
-		case f.Value.IsAbsent():
-		case f.Field == "":
-			return string(f.Value.AppendJSON(nil))
-		default:
-			members = append(members, lattice.Member{Name: f.Field, Value: f.Value})
-		}
+const heardFirst = "what its server has there is heard first; this is written if it has nothing"
+
+// silent tells whether nobody knows what a server has at an address before it is asked, or before its listing.
+func (p *planning) silent(m *meeting, s spot, b *mapping.Bind, base *engine.Baseline, had bool) bool {
+	if _, heard := m.next[s]; heard || m.heard[s.place] {
+		return false
 	}
-	return string(lattice.Object(members...).AppendJSON(nil))
+	if m.info.Protocol.Feed {
+		return b.Inward() && !had
+	}
+	return askFirst(b, base, had)
+}
+
+// shownText is what a server has, by fields.
+func shownText(base *engine.Baseline) string {
+	st := shownState("", base)
+	if m := st.Value.Members(); !st.Exists || st.Value.Kind() == lattice.ObjectKind && len(m) == 0 {
+		return ""
+	}
+	return string(st.Value.AppendJSON(nil))
 }

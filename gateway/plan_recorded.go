@@ -1,9 +1,7 @@
 package gateway
 
 import (
-	"bufio"
-	"encoding/base64"
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,54 +11,31 @@ import (
 
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/mapping"
+	"github.com/spooksystems/gateway/mapping/recording"
 	"github.com/spooksystems/gateway/wrappers"
 )
 
-// recordedOp is what a plan needs of a line of a recording: JSON Lines, the first a header, each other one an operation.
-type recordedOp struct {
-	Kind     string            `json:"kind"`
-	Wrapper  string            `json:"wrapper"`
-	Verb     string            `json:"verb"`
-	Server   string            `json:"server"`
-	Address  string            `json:"address"`
-	Text     *string           `json:"text"`
-	Base64   *string           `json:"base64"`
-	Type     string            `json:"type"`
-	Meta     map[string]string `json:"meta"`
-	Omitted  bool              `json:"omitted"`
-	Who      string            `json:"principal"`
-	Verified bool              `json:"verified"`
-	Peer     string            `json:"peer"`
-	Parts    []recordedOp      `json:"parts"`
-}
+// mostRecorded bounds the different addresses of a recording that a plan looks at.
+const mostRecorded = 100_000
 
-const (
-	recordingFormat  = "spookgw-recording"
-	recordingVersion = 1
-	recordingLine    = 97 << 20 // bytes of one line: 16 MiB of which each byte is escaped
-	mostRecorded     = 100_000  // different addresses
-)
-
-// recorded holds the operations of a recording against both sets of binds: which of them mean something else. It is told
-// beside the plan and is no part of its hash: a reload knows nothing of it. Of several at one address the newest counts.
-func (p *planning) recorded(path string) ([]PlanStep, error) {
+// planRecorded holds the operations of a recording against both sets of binds: which of them mean something else. It is
+// told beside the plan and is no part of its hash: a reload knows nothing of it. Of several at one address the newest
+// counts.
+func (g *Gateway) planRecorded(ctx context.Context, old, new *mapping.Set, path string) ([]PlanStep, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	ops, err := readRecording(f)
+	ops, err := newestRecorded(f)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", engine.ErrInvalid, path, err)
 	}
 	steps := []PlanStep{}
-	for _, r := range ops {
-		op, err := r.operation()
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", engine.ErrInvalid, path, err)
-		}
-		was, before := p.meaning(p.old, r, &op)
-		now, after := p.meaning(p.new, r, &op)
+	for i := range ops {
+		r, op := &ops[i], ops[i].Op()
+		was, before := g.meaning(ctx, old, r.Wrapper, &op)
+		now, after := g.meaning(ctx, new, r.Wrapper, &op)
 		if was == now {
 			continue
 		}
@@ -81,32 +56,54 @@ func (p *planning) recorded(path string) ([]PlanStep, error) {
 	return steps, nil
 }
 
+const notMapped = "no bind has it"
+
 // meaning is what an operation says of registers, in words, and the bind that makes it so; nil: it is refused or passes.
-func (p *planning) meaning(set *mapping.Set, r *recordedOp, op *wrappers.Operation) (string, *mapping.Bind) {
-	if op.Verb == wrappers.Read || op.Verb == wrappers.List {
-		t, ok := set.At(r.Wrapper, op.Server, op.Address)
-		if !ok {
-			return "no bind has it", nil
+func (g *Gateway) meaning(ctx context.Context, set *mapping.Set, wrapper string, op *wrappers.Operation) (string, *mapping.Bind) {
+	var texts []string
+	if len(op.Parts) > 0 {
+		var by *mapping.Bind
+		for i := range op.Parts {
+			text, b := g.meaning(ctx, set, wrapper, &op.Parts[i])
+			if texts = append(texts, text); by == nil {
+				by = b
+			}
 		}
-		return t.Register, t.Bind
+		return strings.Join(texts, "; "), by
 	}
-	effects, err := set.In(r.Wrapper, op, p.env(&engine.StateBlock{}))
+	switch op.Verb {
+	case wrappers.Read, wrappers.List:
+		return targets(set.AllAt(wrapper, op.Server, op.Address))
+	case wrappers.Rename:
+		from, b := targets(set.AllAt(wrapper, op.Server, op.Address))
+		to, c := targets(set.AllAt(wrapper, op.Server, op.To))
+		if b == nil {
+			b = c
+		}
+		return from + " becomes " + to, b
+	}
+	effects, err := set.In(wrapper, op, g.planEnv(ctx, set.Bind(wrapper, op.Address)))
 	switch {
 	case errors.Is(err, wrappers.ErrUnmapped):
-		return "no bind has it", nil
+		return notMapped, nil
 	case err != nil:
 		return "refused: " + wrappers.Reason(err), nil
 	case len(effects) == 0:
 		return "it passes by: `when` is false", nil
 	}
-	var parts []string
 	for _, e := range effects {
 		text := e.Register
-		if e.Delete {
+		switch {
+		case e.Document != nil && e.Delete:
+			text = e.Document.Prefix() + "… goes"
+		case e.Document != nil:
+			text = e.Document.Prefix() + "… has these rows and no others"
+		case e.Delete:
 			text += " goes"
 		}
 		for _, f := range e.Fields {
-			switch name := f.Field; {
+			name := f.Field
+			switch {
 			case f.Value.IsAbsent():
 				text += " " + name + " cleared"
 			case f.Add:
@@ -115,84 +112,75 @@ func (p *planning) meaning(set *mapping.Set, r *recordedOp, op *wrappers.Operati
 				text += " " + name + "=" + string(f.Value.AppendJSON(nil))
 			}
 		}
-		parts = append(parts, text)
+		texts = append(texts, text)
 	}
-	return strings.Join(parts, "; "), effects[0].Bind
+	return strings.Join(texts, "; "), effects[0].Bind
 }
 
-// readRecording gives the newest operation of each verb at each address, by wrapper and address.
-func readRecording(from io.Reader) ([]*recordedOp, error) {
-	lines := bufio.NewScanner(from)
-	lines.Buffer(make([]byte, 64<<10), recordingLine)
-	newest := map[string]*recordedOp{}
-	for n := 1; lines.Scan(); n++ {
-		if n == 1 {
-			var h struct {
-				Format  string `json:"format"`
-				Version int    `json:"version"`
-			}
-			if err := json.Unmarshal(lines.Bytes(), &h); err != nil || h.Format != recordingFormat || h.Version > recordingVersion {
-				return nil, fmt.Errorf("not a recording that this version reads: make one with `spookgw record`")
-			}
-			continue
+// targets names what an address means.
+func targets(all []mapping.Target) (string, *mapping.Bind) {
+	if len(all) == 0 {
+		return notMapped, nil
+	}
+	var names []string
+	for _, t := range all {
+		name := t.Register
+		if t.Document != nil {
+			name = t.Document.Prefix() + "…"
 		}
-		r := &recordedOp{}
-		if err := json.Unmarshal(lines.Bytes(), r); err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
+		names = append(names, name)
+	}
+	return strings.Join(names, ", "), all[0].Bind
+}
+
+// planEnv is what expressions of a bind may know: the registers of its domain.
+func (g *Gateway) planEnv(ctx context.Context, b *mapping.Bind) mapping.Env {
+	d := g.domains.first()
+	if b != nil {
+		if of := g.domains.named(b.Domain()); of != nil {
+			d = of
 		}
-		if r.Omitted {
+	}
+	return mapping.Env{Register: func(name string) (engine.StateBlock, bool) {
+		st, err := d.store.ReadState(ctx, name)
+		return st, err == nil && st.Exists
+	}}
+}
+
+// newestRecorded gives the newest operation of each verb at each address, by wrapper and address.
+func newestRecorded(from io.Reader) ([]recording.Operation, error) {
+	r, err := recording.NewReader(from)
+	if err != nil {
+		return nil, err
+	}
+	newest := map[string]recording.Operation{}
+	for {
+		o, err := r.Next()
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // it may be written still
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if o.Omitted {
 			continue // nobody can tell what it said
 		}
-		newest[r.key()] = r
-		if len(newest) > mostRecorded {
+		if newest[recordedKey(&o)] = o; len(newest) > mostRecorded {
 			return nil, fmt.Errorf("more than %d different addresses: record for a shorter time", mostRecorded)
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return nil, err
+	out := make([]recording.Operation, 0, len(newest))
+	for _, o := range newest {
+		out = append(out, o)
 	}
-	out := make([]*recordedOp, 0, len(newest))
-	for _, r := range newest {
-		out = append(out, r)
-	}
-	slices.SortFunc(out, func(a, b *recordedOp) int { return strings.Compare(a.key(), b.key()) })
+	slices.SortFunc(out, func(a, b recording.Operation) int { return strings.Compare(recordedKey(&a), recordedKey(&b)) })
 	return out, nil
 }
 
-func (r *recordedOp) key() string {
-	key := strings.Join([]string{r.Wrapper, r.Server, r.Address, r.Verb}, "\x00")
-	for i := range r.Parts {
-		key += "\x01" + r.Parts[i].key()
+func recordedKey(o *recording.Operation) string {
+	key := strings.Join([]string{o.Wrapper, o.Server, o.Address, o.Verb, o.To}, "\x00")
+	for i := range o.Parts {
+		key += "\x01" + recordedKey(&o.Parts[i])
 	}
 	return key
-}
-
-func (r *recordedOp) operation() (wrappers.Operation, error) {
-	op := wrappers.Operation{
-		Server: r.Server, Address: r.Address, Payload: wrappers.Payload{Type: r.Type, Meta: r.Meta},
-		Who: wrappers.Who{Principal: r.Who, Verified: r.Verified, Peer: r.Peer},
-	}
-	for v := wrappers.Read; v <= wrappers.Message; v++ {
-		if v.String() == r.Verb {
-			op.Verb = v
-		}
-	}
-	switch {
-	case r.Text != nil:
-		op.Payload.Raw = []byte(*r.Text)
-	case r.Base64 != nil:
-		raw, err := base64.StdEncoding.DecodeString(*r.Base64)
-		if err != nil {
-			return op, err
-		}
-		op.Payload.Raw = raw
-	}
-	for i := range r.Parts {
-		part, err := r.Parts[i].operation()
-		if err != nil {
-			return op, err
-		}
-		op.Parts = append(op.Parts, part)
-	}
-	return op, nil
 }

@@ -33,7 +33,7 @@ func steps(p *Plan) []string {
 
 func (w *world) plan(old, new string) *Plan {
 	w.t.Helper()
-	p, err := makePlan(w.t.Context(), []planDomain{{w.store, w.store.Preview, w.set(old), w.set(new)}}, w.infos, w.infos)
+	p, err := makePlan(w.t.Context(), []planDomain{{w.store, w.store.Preview, w.set(old), w.set(new)}}, w.infos, w.infos, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -97,6 +97,7 @@ func TestPlanHappens(t *testing.T) {
 register "oven/{o}" {
   bind "docs" "/oven/{o}" {
     map = { value = payload.value }
+    max_change = 1
   }
   bind "talk" "oven/{o}" {}
 }
@@ -202,7 +203,7 @@ func TestPlanOfRules(t *testing.T) {
 	}
 	rests := func() bool { r, err := w.Resting(t.Context()); return r && err == nil }
 	w.until("it rests", rests)
-	p, err := makePlan(t.Context(), []planDomain{{w.store, w.store.Preview, w.set(before), w.set(after)}}, w.infos, w.infos)
+	p, err := makePlan(t.Context(), []planDomain{{w.store, w.store.Preview, w.set(before), w.set(after)}}, w.infos, w.infos, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +257,7 @@ func BenchmarkPlan(b *testing.B) {
 	}
 	old, set := load(ovens), load(strings.Replace(ovens, `"/oven/{o}" {}`, `"/oven/{o}" { direction = "out" }`, 1))
 	for b.Loop() {
-		if _, err := makePlan(b.Context(), []planDomain{{store, store.Preview, old, set}}, infos, infos); err != nil {
+		if _, err := makePlan(b.Context(), []planDomain{{store, store.Preview, old, set}}, infos, infos, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -129,6 +129,14 @@ func (l *link) moveRows(ctx context.Context, op *wrappers.Operation, from, to ma
 	if err != nil {
 		return err
 	}
+	if len(rows) == 0 { // a document alone
+		access, who := l.gen.Load().Access, l.peer(&op.Who)
+		for _, t := range []mapping.Target{from, to} {
+			if err := l.mayTogether(ctx, access, who, []mapping.Target{t}, wrappers.WriteAccess); err != nil {
+				return err
+			}
+		}
+	}
 	came := map[string]struct{}{}
 	for _, st := range rows {
 		register, ok := from.Document.Renamed(st.Register, to.Document)

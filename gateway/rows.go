@@ -28,6 +28,16 @@ func spotOf(b *mapping.Bind, s spot) spot {
 	return s
 }
 
+// bindAt is the bind by which a register is at a place, nil if none has it there.
+func (l *link) bindAt(set *mapping.Set, s spot) *mapping.Bind {
+	for _, t := range set.AllAt(l.name, s.server, s.address) {
+		if t.Document == nil && t.Register == s.register || t.Document != nil && t.Document.Has(s.register) {
+			return t.Bind
+		}
+	}
+	return nil
+}
+
 // shownAt lists the registers that a server shows in a document, by their baselines.
 func (b *baselines) shownAt(p place, d *mapping.Document) (map[string]struct{}, error) {
 	out := map[string]struct{}{}
@@ -68,12 +78,17 @@ func (l *link) spread(p place, effects []mapping.Effect) ([]mapping.Effect, erro
 	if i < 0 {
 		return effects, nil
 	}
-	doc := effects[i]
-	out := slices.Delete(slices.Clone(effects), i, i+1)
-	shown, err := l.base.shownAt(p, doc.Document)
+	shown, err := l.base.shownAt(p, effects[i].Document)
 	if err != nil {
 		return nil, err
 	}
+	return lacking(effects, i, shown)
+}
+
+// lacking puts the end of the registers that are shown, and that a document lacks, in the place of its effect, the i-th.
+func lacking(effects []mapping.Effect, i int, shown map[string]struct{}) ([]mapping.Effect, error) {
+	doc := effects[i]
+	out := slices.Delete(slices.Clone(effects), i, i+1)
 	named := namedBy(effects, doc)
 	var gone []string
 	for r := range shown {
@@ -188,6 +203,7 @@ func (b *writeBack) prepareRows(ctx context.Context, d *due, t *mapping.Target) 
 	if err != nil {
 		return c, false, err
 	}
+	rows = slices.DeleteFunc(rows, func(st engine.StateBlock) bool { return !l.tells(st.Register, t.Bind) })
 	names := taken
 	if names == nil {
 		if names, err = l.base.shownAt(d.place, t.Document); err != nil {
@@ -253,7 +269,7 @@ func (b *writeBack) changedRows(ctx context.Context, d *due, t *mapping.Target, 
 		if l.base.leads(s) {
 			return nil, errWaits
 		}
-		if !t.Document.Has(r) || b.inConflict(s) {
+		if !t.Document.Has(r) || b.inConflict(s) || !l.tells(r, t.Bind) {
 			continue
 		}
 		st := engine.StateBlock{Register: r}
@@ -283,7 +299,7 @@ func (b *writeBack) changedRows(ctx context.Context, d *due, t *mapping.Target, 
 		if !here && t.Bind.OnDelete() == "ignore" {
 			continue
 		}
-		if !d.force && base.Holds(fields, !here, t.Bind.Carries) && (!here || known || len(fields) > 0) {
+		if !d.force && holdsRow(t.Bind, &base, known, fields, !here) {
 			continue
 		}
 		if len(base.Sent) >= engine.MaxSent && l.info.Protocol.Feed && !b.lost(d) {
@@ -295,6 +311,11 @@ func (b *writeBack) changedRows(ctx context.Context, d *due, t *mapping.Target, 
 		changed = append(changed, st)
 	}
 	return changed, nil
+}
+
+// holdsRow tells whether a server is known to have a row as it is to be.
+func holdsRow(b *mapping.Bind, base *engine.Baseline, known bool, fields []engine.ShownField, gone bool) bool {
+	return base.Holds(fields, gone, b.Carries) && (gone || known || len(fields) > 0) // as owes has it
 }
 
 // doneRows stores the baselines that follow from a document the server took.

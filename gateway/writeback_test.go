@@ -32,7 +32,7 @@ func TestParked(t *testing.T) {
 	w.put("oven/1", "value", "11")
 	w.until("its newest state is tried and parked again", func() bool {
 		items, _ = w.Parked(t.Context())
-		return len(items) == 1 && items[0].Tries == 2
+		return len(items) == 1 && items[0].Tries >= 2 // it may be looked at more often
 	})
 	d.refuses(nil)
 	if err := w.Retry(t.Context(), items[0].ID); err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/spooksystems/gateway/mapping/diag"
 )
 
-// A ChangeLimit bounds what one first contact or one whole document may change or delete of what is there.
+// A ChangeLimit bounds what one first contact, one reload or one whole document may change or delete of what is there.
 type ChangeLimit struct {
 	Percent int // of what is there; 100: no bound
 	Count   int // where it is a number and not a share
@@ -23,12 +23,18 @@ type ChangeLimit struct {
 // DefaultMaxChange is the limit of a bind that says nothing.
 var DefaultMaxChange = ChangeLimit{Percent: 50}
 
-// Exceeded tells whether so many changes of so many are too many.
-func (l ChangeLimit) Exceeded(changed, of int) bool {
+// fewChanges are no mass change, whatever the share: of two registers each is the half.
+const fewChanges = 10
+
+// Exceeded tells whether so many changes and deletions of so many are too many. A number is meant as it stands. A share is
+// not asked of ten changes or fewer, but of each deletion: what is cut off is gone, be it little.
+func (l ChangeLimit) Exceeded(changed, deleted, of int) bool {
+	all := changed + deleted
 	if l.Counted {
-		return changed > l.Count
+		return all > l.Count
 	}
-	return int64(changed)*100 > int64(of)*int64(l.Percent)
+	over := func(n int) bool { return int64(n)*100 > int64(max(of, all))*int64(l.Percent) }
+	return deleted > 0 && over(deleted) || all > fewChanges && over(all)
 }
 
 func (l ChangeLimit) String() string {

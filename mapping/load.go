@@ -13,7 +13,6 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/spooksystems/gateway/engine"
-	"github.com/spooksystems/gateway/engine/lattice"
 	"github.com/spooksystems/gateway/mapping/diag"
 	"github.com/spooksystems/gateway/wrappers"
 )
@@ -109,7 +108,6 @@ func (d *decl) names() []string {
 }
 
 var (
-	registerLater = []string{}
 	bindLater     = []string{"methods", "mode", "echo", "retain", "qos"}
 	bindAttrs     = []string{"codec", "create", "delete", "direction", "each", "events", "every", "first", "in", "key", "map", "match", "max_change", "out", "poll", "read", "reply", "when", "wrapper", "write"}
 	topLater      = []string{"link", "pair"}
@@ -198,7 +196,6 @@ func source(r hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Star
 var registerSchema = diag.Schema{
 	What: "register", Attrs: []string{"commit", "domain", "fields", "fold", "group", "history", "match", "on_conflict", "type", "writers"},
 	Blocks: []diag.Block{{Type: "bind", Labels: []string{"protocol", "address"}}},
-	Later:  registerLater,
 }
 
 var fileSchema = diag.Schema{
@@ -267,100 +264,6 @@ func (l *loader) declare(s diag.Source) {
 		l.byBlock[b] = d
 		done()
 	}
-}
-
-func (l *loader) fields(a *hclsyntax.Attribute, typeOf func(hclsyntax.Expression) *typ) map[string]*typ {
-	out := map[string]*typ{}
-	obj, ok := a.Expr.(*hclsyntax.ObjectConsExpr)
-	if !ok {
-		l.Error("MAP010", a.Expr.Range(), "fields are written as { name = type }", "As in `fields = { value = number, unit = string }`.")
-		return out
-	}
-	for _, item := range obj.Items {
-		name, ok := memberName(item.KeyExpr)
-		switch {
-		case !ok || name == "":
-			l.Error("MAP010", item.KeyExpr.Range(), "not the name of a field", "It is a constant.")
-			continue
-		case out[name] != nil:
-			l.Error("MAP011", item.KeyExpr.Range(), fmt.Sprintf("the field %q stands there twice", name), "Keep one of the two.")
-		}
-		out[name] = typeOf(item.ValueExpr)
-	}
-	return out
-}
-
-var typeNames = map[string]typeKind{"string": stringType, "number": numberType, "bool": boolType, "bytes": bytesType, "time": timeType, "any": anyType}
-
-// typeOf reads a type without a rule; what can't be read is reported and taken for any.
-func (l *loader) typeOf(expr hclsyntax.Expression) *typ {
-	if t, ok := expr.(*hclsyntax.TemplateExpr); ok && t.IsStringLiteral() {
-		v, _ := t.Value(nil)
-		l.Error("MAP012", expr.Range(), "a type has no quotes", fmt.Sprintf("Write `%s`.", v.AsString()))
-		return anything
-	}
-	if word := hcl.ExprAsKeyword(expr); word != "" {
-		if k, ok := typeNames[word]; ok {
-			return &typ{kind: k}
-		}
-		if i := slices.Index(lattice.RuleNames(), word); i >= 0 {
-			l.Error("MAP030", expr.Range(), fmt.Sprintf("the rule %s without a type", word), fmt.Sprintf("Write it around one, as in `%s`.", ruleUsage[i]))
-			return anything
-		}
-		names := []string{"enum", "list", "object"}
-		for n := range typeNames {
-			names = append(names, n)
-		}
-		l.Unknown("MAP013", expr.Range(), "type", word, names)
-		return anything
-	}
-	call, ok := expr.(*hclsyntax.FunctionCallExpr)
-	if !ok {
-		l.Error("MAP013", expr.Range(), "a type is wanted", `string, number, bool, bytes, time, any, enum("a", "b"), list(T) or object({…}).`)
-		return anything
-	}
-	one := func() *typ {
-		if len(call.Args) != 1 {
-			l.Error("MAP014", call.Range(), call.Name+"() takes one type", fmt.Sprintf("As in `%s(number)`.", call.Name))
-			return anything
-		}
-		return l.typeOf(call.Args[0])
-	}
-	switch {
-	case slices.Contains(lattice.RuleNames(), call.Name):
-		l.Error("MAP031", call.NameRange, fmt.Sprintf("the rule %s() inside of a type or a rule", call.Name),
-			"A field has one rule, around its whole type: `max(number)`, not `list(max(number))`.")
-		return anything
-	case call.Name == "list":
-		return &typ{kind: listType, item: one()}
-	case call.Name == "enum":
-		t := &typ{kind: enumType}
-		for _, a := range call.Args {
-			v, ok := l.Constant(a, nil)
-			if !ok {
-				continue
-			}
-			if s, err := fromCty(v); err == nil && s.Text() != "" && !slices.Contains(t.words, s.Text()) {
-				t.words = append(t.words, s.Text())
-			} else {
-				l.Error("MAP014", a.Range(), "the words of an enum are different texts in quotes", `As in enum("on", "off").`)
-			}
-		}
-		if len(call.Args) == 0 {
-			l.Error("MAP014", call.Range(), "an enum without words", `Write enum("on", "off").`)
-		}
-		return t
-	case call.Name == "object":
-		if len(call.Args) == 1 {
-			if obj, ok := call.Args[0].(*hclsyntax.ObjectConsExpr); ok {
-				return &typ{kind: objectType, members: l.fields(&hclsyntax.Attribute{Name: "object", Expr: obj, SrcRange: call.Range()}, l.typeOf)}
-			}
-		}
-		l.Error("MAP014", call.Range(), "object() takes its members in braces", "As in object({ x = number, y = number }).")
-	default:
-		l.Unknown("MAP013", call.NameRange, "type", call.Name, append([]string{"enum", "list", "object", "string", "number", "bool", "bytes", "time", "any"}, lattice.RuleNames()...))
-	}
-	return anything
 }
 
 // matches reads `match = { name = "regexp" }`.
@@ -442,113 +345,6 @@ func (l *loader) file(s diag.Source) {
 	}
 }
 
-// serving gives the wrappers that a block of this protocol concerns. Nothing: it was reported.
-func (l *loader) serving(b *hclsyntax.Block, choice *hclsyntax.Attribute, all bool) []*wrapperMaps {
-	protocol := b.Labels[0]
-	var out []*wrapperMaps
-	var names, protocols []string
-	for _, w := range l.in.Wrappers {
-		protocols = append(protocols, w.Protocol.Name)
-		if w.Protocol.Name == protocol {
-			out = append(out, l.set.wrappers[w.Name])
-			names = append(names, w.Name)
-		}
-	}
-	if len(out) == 0 {
-		if slices.Contains(l.in.Later, protocol) {
-			l.later = append(l.later, b)
-			l.Warn("MAP051", b.LabelRanges[0], fmt.Sprintf("protocol %q is not in this version", protocol), "The block was checked and is not served.")
-			if _, _, err := marks(b.Labels[1]); err != nil {
-				l.Error("MAP002", b.LabelRanges[1], "not the template of an address", sentence(err))
-			}
-			return nil
-		}
-		d := &diag.Diagnostic{Code: "MAP050", Severity: diag.Error, Summary: fmt.Sprintf("no wrapper of protocol %q is configured", protocol), Subject: b.LabelRanges[0],
-			Detail: fmt.Sprintf("Add a block `wrapper %q \"name\" { … }` to gateway.hcl, or take the bind out.", protocol)}
-		d.Suggestion = diag.Suggest(protocol, append(protocols, l.in.Later...))
-		l.Add(d)
-		return nil
-	}
-	if choice == nil {
-		if len(out) > 1 && !all {
-			l.Error("MAP052", b.DefRange(), fmt.Sprintf("which of the wrappers %s?", strings.Join(quoteAll(names), " and ")),
-				fmt.Sprintf("Without a choice the bind would bridge them. Add `wrapper = [%q]`, or name all of them.", names[0]))
-			return out[:1] // so that its other mistakes are found too
-		}
-		return out
-	}
-	chosen, ok := l.Strings(choice, nil)
-	if !ok {
-		return out[:1]
-	}
-	var picked []*wrapperMaps
-	for _, name := range chosen {
-		if i := slices.Index(names, name); i < 0 {
-			l.Unknown("MAP053", choice.Expr.Range(), fmt.Sprintf("wrapper of protocol %q", protocol), name, names)
-		} else if !slices.Contains(picked, out[i]) {
-			picked = append(picked, out[i])
-		}
-	}
-	if len(picked) == 0 {
-		if len(chosen) == 0 {
-			l.Error("MAP053", choice.Expr.Range(), "an empty list of wrappers", "Name one, or leave `wrapper` out.")
-		}
-		return out[:1]
-	}
-	return picked
-}
-
-func quoteAll(names []string) []string {
-	out := make([]string, len(names))
-	for i, n := range names {
-		out[i] = fmt.Sprintf("%q", n)
-	}
-	return out
-}
-
-// address reads a block's template as it stands in a wrapper.
-func (l *loader) address(b *hclsyntax.Block, w *wrapperMaps) *template {
-	text := b.Labels[1]
-	s := &w.info.Protocol.Syntax
-	if base := w.info.Base; base != "" {
-		text = strings.TrimSuffix(base, s.Separator) + s.Separator + strings.TrimPrefix(text, s.Separator)
-	}
-	if s.Separator == "" {
-		one := *s
-		one.Separator = "\x00\x00"
-		s = &one
-	}
-	t, err := parseTemplate(text, s, true)
-	if err != nil {
-		l.Error("MAP002", b.LabelRanges[1], "not the template of an address", sentence(err))
-		return nil
-	}
-	for _, n := range t.names {
-		if n == "wrapper" || n == "server" {
-			l.Error("MAP003", b.LabelRanges[1], fmt.Sprintf("{%s} in an address", n), "It is known without a place in the address; use it in the register's name.")
-			return nil
-		}
-	}
-	return t
-}
-
-func (l *loader) ignore(b *hclsyntax.Block) {
-	defer l.Within(fmt.Sprintf("ignore %q %q", b.Labels[0], b.Labels[1]))()
-	c := l.Decode(b.Body, b.DefRange(), ignoreSchema)
-	for _, w := range l.serving(b, c.Attrs["wrapper"], true) {
-		t := l.address(b, w)
-		if t == nil {
-			return
-		}
-		if len(t.params) > 0 {
-			l.Error("MAP004", b.LabelRanges[1], "a query in an ignore block", "It ignores a path, whatever its query.")
-			return
-		}
-		w.ignores.insert(&leaf{template: t, ignore: true, checks: l.matches(c.Attrs["match"], t.names, t)})
-		w.holes++
-	}
-}
-
 // digest names the meaning of parts for ever.
 func digest(parts ...string) string {
 	h := sha256.New()
@@ -616,45 +412,4 @@ func (d *decl) meaning() string {
 		}
 	}
 	return b.String()
-}
-
-// A protocol's own attribute of binds.
-func (l *loader) options(c diag.Content, settings []wrappers.Setting, direction string) wrappers.Options {
-	o := wrappers.Options{"direction": direction}
-	for _, s := range settings {
-		a := c.Attrs[s.Name]
-		if a == nil {
-			if s.Default != nil {
-				o[s.Name] = s.Default
-			}
-			continue
-		}
-		ok := false
-		var v any
-		switch s.Kind {
-		case wrappers.BoolSetting:
-			v, ok = l.Bool(a, false)
-		case wrappers.IntSetting:
-			v, ok = l.Int(a, 0, s.Min, s.Max)
-		case wrappers.StringsSetting:
-			list, good := l.Strings(a, nil)
-			for _, one := range list {
-				if len(s.Enum) > 0 && !slices.Contains(s.Enum, one) {
-					l.Unknown("HCL015", a.Expr.Range(), s.Name, one, s.Enum)
-					good = false
-				}
-			}
-			v, ok = list, good
-		default:
-			if len(s.Enum) > 0 {
-				v, ok = l.Enum(a, "", s.Enum)
-			} else {
-				v, ok = l.String(a, "", nil)
-			}
-		}
-		if ok {
-			o[s.Name] = v
-		}
-	}
-	return o
 }

@@ -300,13 +300,25 @@ func setPath(doc engine.Value, path []string, v engine.Value) engine.Value {
 	if len(path) > 1 {
 		v = setPath(old, path[1:], v)
 	}
-	var out []lattice.Member
-	for _, m := range doc.Members() {
+	if had && isScalar(v) && v.Equal(old) {
+		return doc // in a document of many rows most stay
+	}
+	members := doc.Members()
+	out := make([]lattice.Member, 0, len(members)+1)
+	for _, m := range members {
 		if m.Name != path[0] {
 			out = append(out, m)
 		}
 	}
 	return lattice.Object(append(out, lattice.Member{Name: path[0], Value: v})...)
+}
+
+func isScalar(v engine.Value) bool {
+	switch v.Kind() {
+	case lattice.AbsentKind, lattice.ListKind, lattice.ObjectKind, lattice.SetKind:
+		return false
+	}
+	return true
 }
 
 // openText makes an object of the text of an XML element, where the path leads to what stands beside it.
@@ -318,7 +330,7 @@ func openText(doc engine.Value, path []string) engine.Value {
 		return lattice.Object(lattice.Member{Name: xmlTextMember, Value: doc})
 	}
 	old, ok := doc.Member(path[0])
-	if !ok {
+	if !ok || len(path) == 1 {
 		return doc
 	}
 	return setPath(doc, path[:1], openText(old, path[1:]))

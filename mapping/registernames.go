@@ -1,6 +1,9 @@
 package mapping
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // RegisterNames finds which of several templates of registers' names a name matches. The zero value has none.
 type RegisterNames struct {
@@ -44,11 +47,17 @@ func (n *RegisterNames) Find(register string) (int, bool) {
 	return n.at[f.leaf], true
 }
 
-// Of lists the numbers of the templates that may have registers of a bind.
-func (n *RegisterNames) Of(b *Bind) []int {
+// Of lists the numbers of the templates that may have registers of a bind; d, if it is not nil, is the one of its
+// documents that is meant.
+func (n *RegisterNames) Of(b *Bind, d *Document) []int {
 	var out []int
 	if len(n.leaves) > 0 {
 		n.tree.eachOverlapping(&leaf{template: b.register}, func(o *leaf) {
+			if d != nil {
+				if p := o.template.prefix(); !strings.HasPrefix(p, d.prefix) && !strings.HasPrefix(d.prefix, p) {
+					return
+				}
+			}
 			if relate(&leaf{template: b.register}, o) != disjoint {
 				out = append(out, n.at[o])
 			}
