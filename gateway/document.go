@@ -297,7 +297,7 @@ func tooMany(b *mapping.Bind, gone, of int) error {
 	if gone == 0 || !b.MaxChange().Exceeded(0, gone, of) {
 		return nil
 	}
-	return wrappers.Refuse(wrappers.ErrDenied, fmt.Sprintf(
+	return wrappers.Refuse(wrappers.ErrConflict, fmt.Sprintf(
 		"%d of %d rows would be deleted, and max_change allows %s; nothing of it was applied. Delete fewer at once, or set max_change on the bind at %s",
 		gone, of, b.MaxChange(), b.Source()))
 }
