@@ -137,7 +137,8 @@ func TestAccessOfDocumentsRelay(t *testing.T) {
 	w.rests()
 	w.guard(plates, nil,
 		AccessBlock{Register: "plate/{menu}/{dish}", Read: []string{"docs/docs"}, Write: []string{"docs/docs:dora"}},
-		AccessBlock{Register: "plate/{menu}/caviar", Write: []string{"docs/docs:boss"}},
+		AccessBlock{Register: "plate/{menu}/caviar", Read: []string{"docs/docs:dora"}, Write: []string{"docs/docs:boss"}},
+		AccessBlock{Register: "plate/staff/{dish}", Write: []string{"docs/docs:boss"}},
 	)
 	w.rests()
 	for _, c := range []struct {
@@ -152,6 +153,7 @@ func TestAccessOfDocumentsRelay(t *testing.T) {
 		{wrappers.Rename, "/menu/plain", "/menu/rich", false},
 		{wrappers.Put, "/menu/plain", `[{"dish":"soup","price":4}]`, true},
 		{wrappers.Put, "/menu/new", `[{"dish":"soup","price":4}]`, true},
+		{wrappers.Rename, "/menu/new", "/menu/staff", false},
 		{wrappers.Rename, "/menu/plain", "/menu/moved", true},
 	} {
 		err := put("docs/docs:dora", c.verb, c.address, c.body)

@@ -15,16 +15,17 @@ import (
 
 // A meeting is the first contact of a wrapper's new and changed binds with its servers, as it will go.
 type meeting struct {
-	info  LinkInfo
-	unmet map[string]bool          // binds, by id
-	told  map[string]bool          // binds that mean what they meant, and whose server may know other registers
-	next  map[spot]engine.Baseline // what is heard
-	heard map[place]bool           // addresses that were looked at
+	info   LinkInfo
+	unmet  map[string]bool          // binds, by id
+	told   map[string]bool          // binds that mean what they meant, and whose server may know other registers
+	next   map[spot]engine.Baseline // what is heard
+	heard  map[place]bool           // addresses that were looked at
+	differ map[spot]bool            // both sides have a value, and nothing is decided
 }
 
 // hear plans what servers say to new and changed binds: what contacts.go will do, by the same functions.
 func (p *planning) hear(info LinkInfo) (*meeting, error) {
-	m := &meeting{info: info, unmet: map[string]bool{}, told: map[string]bool{}, next: map[spot]engine.Baseline{}, heard: map[place]bool{}}
+	m := &meeting{info: info, unmet: map[string]bool{}, told: map[string]bool{}, next: map[spot]engine.Baseline{}, heard: map[place]bool{}, differ: map[spot]bool{}}
 	stood := map[string]string{} // binds in force, whose first contact is under way whatever a reload does
 	if was, ok := p.before[info.Name]; ok && was.Relay == info.Relay && was.Attached == info.Attached {
 		for _, b := range p.old.Binds() {
@@ -166,7 +167,7 @@ func (p *planning) shows(m *meeting, d *shownDoc) error {
 				Where: "server", What: "conflict", Wrapper: info.Name, Server: d.server, Address: d.address, Register: e.Register, bind: e.Bind,
 				Before: planValue(cur), After: string(d.payload.Raw), Note: "both sides have a value and differ in " + strings.Join(v.Conflict, ", ") + ": set `first` on the bind",
 			})
-			m.next[s] = base
+			m.next[s], m.differ[s] = base, true
 			continue
 		}
 		if e.Delete && e.Bind.OnDelete() == "ignore" {
@@ -245,13 +246,6 @@ func (p *planning) baseline(m *meeting, s spot) (base engine.Baseline, known boo
 	return base, true, err
 }
 
-// inConflict tells whether both sides of a register at an address were found to differ.
-func (p *planning) inConflict(m *meeting, s spot) bool {
-	return slices.ContainsFunc(p.plan.Steps, func(o PlanStep) bool {
-		return o.What == "conflict" && o.Wrapper == m.info.Name && o.Server == s.server && o.Address == s.address && o.Register == s.register
-	})
-}
-
 // owed plans what is written to a server so that it has what a register has.
 func (p *planning) owed(m *meeting, q mapping.Place, st engine.StateBlock) error {
 	info := m.info
@@ -261,7 +255,7 @@ func (p *planning) owed(m *meeting, q mapping.Place, st engine.StateBlock) error
 		return err
 	}
 	p.has(q.Bind, info.Name, s)
-	if len(m.next) > 0 && p.inConflict(m, s) {
+	if m.differ[s] {
 		return nil
 	}
 	_, gone, owed := owes(q.Bind, &base, st)

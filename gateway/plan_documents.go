@@ -166,7 +166,7 @@ func (p *planning) owedRows(m *meeting, at place, registers map[string]struct{})
 			continue
 		}
 		p.has(t.Bind, m.info.Name, s)
-		if len(m.next) > 0 && p.inConflict(m, s) {
+		if m.differ[s] {
 			continue
 		}
 		st, err := p.state(r)

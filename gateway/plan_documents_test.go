@@ -263,3 +263,68 @@ register "line/{n}" {
 		})
 	}
 }
+
+// Registers of one name in two domains are planned for apart, each in the storage of its own.
+func TestPlanOfDomains(t *testing.T) {
+	ds, link, w := jointWorld(t, virtualDocs())
+	for _, address := range []string{"/a/1", "/b/1"} {
+		if _, err := link.Do(t.Context(), doc(wrappers.Put, address, `{"v":"`+address+`"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, set := link.set.Load(), w.set(`
+register "a/{x}" {
+  bind "docs" "/a/{x}" {}
+}
+register "a/{x}" {
+  domain = "second"
+  bind "docs" "/b/{x}" {
+    map = { v = payload.value }
+  }
+}
+`)
+	var of []planDomain
+	for _, d := range ds.list {
+		of = append(of, planDomain{d.store, d.store.Preview, old.Of(d.name), set.Of(d.name)})
+	}
+	p, err := makePlan(t.Context(), of, w.infos, w.infos, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := steps(p), []string{`peers change docs /b/1 (a/1) - {"v":"/b/1"} + {"value":"/b/1"}`}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// What a server may know from now on is written there, and what it may not is no part of the plan.
+func TestPlanOfAccess(t *testing.T) {
+	w := newWorld(t, plates, relayDocs(), virtualTalk())
+	s := newDocServer(t, w.door("docs"), nil)
+	blocks := []AccessBlock{{Register: "plate/{menu}/{dish}", Write: []string{"boss"}}}
+	w.guard(plates, nil, blocks...)
+	w.put("plate/late/caviar", "price", "1")
+	w.put("plate/late/soup", "price", "2")
+	w.rests()
+	if got := s.doc("/menu/late"); got != "" {
+		t.Fatalf("told %s", got)
+	}
+	blocks = []AccessBlock{{Register: "plate/{menu}/{dish}", Write: []string{"boss", "docs/docs"}}, {Register: "plate/{menu}/caviar", Write: []string{"boss"}}}
+	set := w.set(plates)
+	access, err := newPolicy(blocks, nil, set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := makePlan(t.Context(), []planDomain{{w.store, w.store.Preview, w.set(plates), set}}, w.infos, w.infos, access)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := steps(p), []string{`server create docs /menu/late (plate/late/soup) + [{"dish":"soup","price":2}]`}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	w.guard(plates, nil, blocks...)
+	w.until("the row is told", func() bool { return s.doc("/menu/late") != "" })
+	w.rests()
+	if got := s.doc("/menu/late"); got != `[{"dish":"soup","price":2}]` {
+		t.Errorf("told %s", got)
+	}
+}

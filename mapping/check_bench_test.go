@@ -35,6 +35,7 @@ func manyBinds(n int) []diag.File {
 // BenchmarkLoadAllKinds validates 1,000 binds with all checks.
 func BenchmarkLoadAllKinds(b *testing.B) {
 	files := manyBinds(1000)
+	b.ReportAllocs()
 	for b.Loop() {
 		set, found := Load(Input{Files: files, Wrappers: standard()})
 		if set == nil || len(found) > 0 || len(set.Binds()) != 1000 {
