@@ -51,12 +51,12 @@ gateway. All other content is in the file as it passed: it is made readable for 
 			if err != nil {
 				return err
 			}
-			if lasts > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, lasts)
-				defer cancel()
-			}
+			ctx, end := context.WithCancel(ctx)
+			defer end()
 			t := tape{app: a, out: out, name: args[0], most: count}
+			if lasts > 0 {
+				t.begun = func() { time.AfterFunc(lasts, end) }
+			}
 			err = t.run(ctx, client.Subscribe(ctx, "record", "record", map[string]any{"protocol": protocol, "wrapper": wrapper}))
 			err = errors.Join(err, out.Close())
 			if err != nil {
@@ -94,7 +94,8 @@ type tape struct {
 	app        *app
 	out        io.Writer
 	name       string
-	most       int // operations; 0: no end
+	most       int    // operations; 0: no end
+	begun      func() // the gateway records; nil: nobody needs to know
 	operations int
 	masked     int
 	lost       uint64
@@ -138,6 +139,9 @@ func (t *tape) take(raw json.RawMessage) error {
 		t.writer, err = recording.NewWriter(t.out, *m.Header)
 		if err == nil {
 			t.app.say("Recording into %s; Ctrl-C ends", t.name)
+			if t.begun != nil {
+				t.begun()
+			}
 		}
 		return err
 	case m.Operation != nil:

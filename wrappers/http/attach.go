@@ -307,6 +307,14 @@ func (p *poller) round(ctx context.Context, all bool) {
 	if ctx.Err() != nil {
 		return
 	}
+	if !all && len(gone) > 0 {
+		// The answers to a few don't tell how the server is.
+		report()
+		if !p.empty || p.rounds%freshRound == 0 {
+			p.round(ctx, true)
+		}
+		return
+	}
 	switch well := len(gone) <= max(1, known/2); {
 	case len(gone) == 0:
 		p.empty = false

@@ -167,6 +167,36 @@ func TestPollSuddenlyEmptySourceIsNoMassDelete(t *testing.T) {
 	}
 }
 
+// Of a bind that is asked for by itself, too, what is missing is held against the rest.
+func TestPollOfABindIsNoMassDelete(t *testing.T) {
+	b := newBackend(t)
+	link := wrappertest.NewLink("/fast", "/a", "/b", "/c")
+	link.ReadBackFirst()
+	ps, _ := link.Patterns()
+	ps = slices.Clone(ps)
+	ps[0].Options = wrappers.Options{"poll_ms": int64(5)}
+	link.SetPatterns(ps...)
+	all := []string{"/fast", "/a", "/b", "/c"}
+	for _, a := range all {
+		b.Set(a, []byte(`{"v":1}`))
+		link.PushPut(a, `{"v":1}`)
+	}
+	attachedTo(t, b, link, func(c *wrappers.Config) { c.Options["poll_ms"] = int64(3600_000) })
+	b.rounds(t, "/fast", 5)
+	b.mu.Lock()
+	clear(b.docs)
+	b.mu.Unlock()
+	link.Await(t, "the alarm", func() bool { return link.Counted("suddenly_empty") == 1 })
+	b.rounds(t, "/fast", 3*freshRound)
+	if _, there := link.Register("", "/fast"); !there {
+		t.Error("/fast was deleted")
+	}
+	for _, a := range all[1:] {
+		b.Set(a, []byte(`{"v":1}`))
+	}
+	link.Await(t, "the one that is gone", func() bool { return slices.Contains(seenOf(link, "/fast"), "delete ") })
+}
+
 func TestPollServerDownIsNoDelete(t *testing.T) {
 	b := newBackend(t)
 	link := newLink()
