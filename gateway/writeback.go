@@ -337,15 +337,18 @@ func (b *writeBack) next(ctx context.Context) (c wrappers.Change, ok bool, wait 
 			continue
 		}
 		if err != nil {
-			b.hold(d, false)
-			b.l.owners.release(d.place)
-			if ctx.Err() != nil {
+			stopped := ctx.Err() != nil
+			if !stopped {
+				// Not the server's fault: the register can't be shown there.
+				if perr := b.l.parkOut(ctx, d, err); perr != nil {
+					err, stopped = perr, true
+				}
+			}
+			if stopped {
+				b.hold(d, false)
+				b.l.owners.release(d.place)
 				later = append(later, d)
 				return c, false, 0, err
-			}
-			// Not the server's fault: the register can't be shown there.
-			if perr := b.l.parkOut(ctx, d, err); perr != nil {
-				return c, false, 0, perr
 			}
 			b.finish(d)
 			continue
@@ -353,8 +356,6 @@ func (b *writeBack) next(ctx context.Context) (c wrappers.Change, ok bool, wait 
 		if ok {
 			return c, true, 0, nil
 		}
-		b.hold(d, false)
-		b.l.owners.release(d.place)
 		b.finish(d)
 	}
 	return c, false, wait, nil
@@ -367,9 +368,12 @@ func (b *writeBack) hold(d *due, ours bool) {
 	b.mu.Unlock()
 }
 
-// finish ends a spot's turn: it is as it should be, or is due again.
+// finish ends a spot's turn, and frees its address: it is as it should be, or is due again. All of it is one step: a commit
+// that came between would find the spot neither ours nor gone, take it for one that still stands in ready, and be forgotten.
 func (b *writeBack) finish(d *due) {
 	b.mu.Lock()
+	d.locked = false
+	b.l.owners.release(d.place)
 	b.finishLocked(d)
 	b.mu.Unlock()
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/wrappers"
@@ -66,8 +67,43 @@ func TestDueWhileItIsPrepared(t *testing.T) {
 	b.mu.Unlock()
 	b.hold(d, true)
 	b.mark(s, 2)
-	b.hold(d, false)
 	b.finish(d)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.due[s] == nil || len(b.ready) != 1 {
+		t.Errorf("got %+v and %d ready, want it due again", b.due[s], len(b.ready))
+	}
+}
+
+// A commit that comes just when it is found that there is nothing to write is not lost.
+func TestDueWhenItEnds(t *testing.T) {
+	w := newWorld(t, ovens, relayDocs(), virtualTalk())
+	b := w.door("docs").(*link).back
+	s := spot{place{"", "/oven/1"}, "oven/1"}
+	b.mark(s, 1)
+	b.mu.Lock()
+	d := b.due[s]
+	b.ready = nil // as next takes it
+	b.mu.Unlock()
+	if !b.l.owners.try(d.place) {
+		t.Fatal("the address is taken")
+	}
+	b.hold(d, true)
+	marked := make(chan struct{})
+	freed := b.l.owners.freed
+	b.l.owners.freed = func(p place) {
+		go func() {
+			defer close(marked)
+			b.mark(s, 2)
+		}()
+		select { // it comes now, if it can
+		case <-marked:
+		case <-time.After(50 * time.Millisecond):
+		}
+		freed(p)
+	}
+	b.finish(d)
+	<-marked
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.due[s] == nil || len(b.ready) != 1 {
