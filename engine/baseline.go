@@ -410,12 +410,12 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 		if s.Delete {
 			// The fields stay, hidden: should a concurrent write keep the register, it returns whole.
 			v.Ops = nil
-			if cur.Exists && (s.Wire || news) {
+			if cur.Exists && (s.Wire || news || len(b.Exists) > 0) { // it was shown, if without a field
 				v.Ops = []Op{{Register: register, Kind: OpDelete, Base: true, Seen: b.Exists}}
 			}
 		}
 		next.Exists, next.Sent = nil, nil
-	} else if slices.ContainsFunc(v.Ops, func(o Op) bool { return o.Kind == OpPut || o.Kind == OpAdd }) {
+	} else if slices.ContainsFunc(v.Ops, func(o Op) bool { return o.Kind == OpPut || o.Kind == OpAdd || o.Kind == OpRemove }) {
 		next.Exists, next.was = []Dot{{}}, b.Exists // the candidate's own
 	}
 	v.Next = next

@@ -468,3 +468,26 @@ func TestHolds(t *testing.T) {
 		t.Error("what was refused does not")
 	}
 }
+
+// TestReconcileGoneWithoutFields: a register whose last field was cleared at its server goes with its row.
+func TestReconcileGoneWithoutFields(t *testing.T) {
+	b := baseline(m{"v": 1})
+	st := block(m{"v": 1})
+	cleared := b.Reconcile("r", Shown{Feed: true, Whole: true, Clears: []string{"v"}}, st, AskFirst)
+	if len(cleared.Ops) != 1 || cleared.Ops[0].Kind != OpRemove {
+		t.Fatalf("cleared: got %+v, want one removal", cleared.Ops)
+	}
+	next := cleared.Next
+	next.Became(dot(5))
+	if len(next.Exists) != 1 || next.Exists[0] != dot(5) {
+		t.Errorf("the row is there by the newest write: got %v", next.Exists)
+	}
+	empty := StateBlock{Register: "r", Exists: true, Value: lattice.Object(), Dots: []FieldDots{{Field: Existence, Dots: []Dot{dot(5)}}}}
+	gone := next.Reconcile("r", Shown{Feed: true, Gone: true, Delete: true, Clears: []string{"v"}}, empty, AskFirst)
+	if len(gone.Ops) != 1 || gone.Ops[0].Kind != OpDelete || !slices.Equal(gone.Ops[0].Seen, []Dot{dot(5)}) {
+		t.Errorf("gone: got %+v, want a delete by who has seen the newest write", gone.Ops)
+	}
+	if again := gone.Next.Reconcile("r", Shown{Feed: true, Gone: true, Delete: true, Clears: []string{"v"}}, empty, AskFirst); len(again.Ops) != 0 {
+		t.Errorf("gone again: got %+v, want no news", again.Ops)
+	}
+}

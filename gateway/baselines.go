@@ -44,6 +44,7 @@ type baselines struct {
 
 	mu     sync.Mutex
 	recent map[spot]*recent
+	sweep  int          // so many in recent are looked through next
 	ahead  map[spot]int // candidates behind the baseline that nobody can see yet
 }
 
@@ -78,15 +79,17 @@ func (b *baselines) at(s spot) (*recent, error) {
 		}
 		r.known = true
 	}
-	if len(b.recent) >= mostRecent {
+	if len(b.recent) >= max(mostRecent, b.sweep) {
+		now := time.Now()
 		for k, old := range b.recent {
-			if time.Since(old.touched) > youngRecent {
+			if now.Sub(old.touched) > youngRecent {
 				delete(b.recent, k)
 			}
 			if len(b.recent) < mostRecent*3/4 {
 				break
 			}
 		}
+		b.sweep = len(b.recent) * 5 / 4 // a look at all that are young is not made for each new one
 	}
 	b.recent[s] = r
 	return r, nil

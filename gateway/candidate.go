@@ -11,6 +11,9 @@ import (
 	"github.com/spooksystems/gateway/wrappers"
 )
 
+// bulkParts is how many writes in one are few enough to go beside others.
+const bulkParts = 200
+
 // candidate turns what a peer asked of a virtual wrapper into one write. The writer has seen what
 // is committed here.
 func (l *link) candidate(ctx context.Context, op *wrappers.Operation) (*draft, error) {
@@ -19,10 +22,17 @@ func (l *link) candidate(ctx context.Context, op *wrappers.Operation) (*draft, e
 	if len(parts) == 0 {
 		parts = []wrappers.Operation{*op}
 	}
+	w.Bulk = len(parts) > bulkParts
 	for i := range parts {
 		part := &parts[i]
 		if part.Verb == wrappers.Rename {
 			if err := l.rename(ctx, part, w); err != nil {
+				return w, err
+			}
+			continue
+		}
+		if part.Verb == wrappers.Read {
+			if err := l.unchanged(ctx, &op.Who, part, w); err != nil {
 				return w, err
 			}
 			continue
@@ -68,6 +78,25 @@ func (l *link) addAll(ctx context.Context, op *wrappers.Operation, effects []map
 		}
 	}
 	return nil
+}
+
+// unchanged has the precondition of a part that writes nothing checked with the commit.
+func (l *link) unchanged(ctx context.Context, who *wrappers.Who, op *wrappers.Operation, w *draft) error {
+	at, ok := l.set().At(l.name, op.Server, op.Address)
+	if !ok {
+		return wrappers.ErrUnmapped
+	}
+	if at.Document != nil || at.Bind.Shared() {
+		return l.conditions(ctx, op, nil, w)
+	}
+	if err := l.gen.Load().Access.may(l.peer(who), at.Register, at.Bind, wrappers.ReadAccess); err != nil {
+		return err
+	}
+	cur, err := l.store.ReadState(ctx, at.Register)
+	if err != nil {
+		return kind(err)
+	}
+	return l.precondition(op.If, mapping.Effect{Bind: at.Bind, Register: at.Register}, cur, w)
 }
 
 // add appends what one effect does to its register.

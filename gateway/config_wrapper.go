@@ -33,10 +33,11 @@ func wrapperSchema(p *wrappers.Protocol) diag.Schema {
 		What:   fmt.Sprintf("wrapper %q", p.Name),
 		Attrs:  slices.Clone(commonAttributes),
 		Blocks: []diag.Block{{Type: "tls", Once: true}, {Type: "upstream_tls", Once: true}, {Type: "limits", Once: true}},
-		Later:  laterAttributes,
+		Later:  slices.Clone(laterAttributes),
 	}
 	for _, set := range p.Settings {
 		s.Attrs = append(s.Attrs, set.Name)
+		s.Later = slices.DeleteFunc(s.Later, func(n string) bool { return n == set.Name })
 	}
 	return s
 }
@@ -69,6 +70,9 @@ func (l *loader) wrapper(b *hclsyntax.Block) {
 	w := &wrapperReading{
 		loader: l, content: l.Decode(b.Body, b.DefRange(), wrapperSchema(p)), block: b,
 		out: WrapperBlock{Protocol: *p, Name: name, source: fileLine(b.DefRange()), Limits: defaultLimits, Drain: l.config.Drain, CaptureWait: defaultCaptureWait},
+	}
+	if p.Frame > 0 {
+		w.out.Limits.Frame = p.Frame
 	}
 	w.read()
 	w.out.digest = w.out.sum()

@@ -142,7 +142,7 @@ func TestDomainIsNamed(t *testing.T) {
 
 // jointWorld is a joint door over the stores of two domains.
 func jointWorld(t *testing.T, info LinkInfo) (*domains, *joint, *world) {
-	hcl := `
+	return jointWorldOf(t, `
 register "a/{x}" {
   bind "docs" "/a/{x}" {}
 }
@@ -150,7 +150,10 @@ register "a/{x}" {
   domain = "second"
   bind "docs" "/b/{x}" {}
 }
-`
+`, info)
+}
+
+func jointWorldOf(t *testing.T, hcl string, info LinkInfo) (*domains, *joint, *world) {
 	w := newWorld(t, ovens, virtualDocs(), virtualTalk())
 	w.infos = []LinkInfo{info}
 	second := newWorld(t, ovens, virtualDocs(), virtualTalk())

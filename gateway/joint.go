@@ -101,6 +101,30 @@ func (j *joint) Do(ctx context.Context, op wrappers.Operation) (wrappers.Result,
 	return r, err
 }
 
+// Scan implements wrappers.Link. Where no domain has anything it is the first one's to say so.
+func (j *joint) Scan(ctx context.Context, op wrappers.Operation) iter.Seq2[wrappers.Item, error] {
+	return func(yield func(wrappers.Item, error) bool) {
+		answered := false
+		var unmapped error
+		for _, l := range j.links {
+			here := true
+			for item, err := range l.Scan(ctx, op) {
+				if err != nil && wrappers.Kind(err) == wrappers.ErrUnmapped {
+					unmapped, here = cmp.Or(unmapped, err), false
+					break
+				}
+				if !yield(item, err) || err != nil {
+					return
+				}
+			}
+			answered = answered || here
+		}
+		if !answered {
+			yield(wrappers.Item{}, unmapped)
+		}
+	}
+}
+
 // list merges what the domains have below a prefix. Where none has anything it is the first one's to say so.
 func (j *joint) list(ctx context.Context, op wrappers.Operation) (all wrappers.Result, err error) {
 	answered := false

@@ -53,7 +53,8 @@ func (l *link) list(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 				if p.Bind.Rows() || p.Bind.Shared() {
 					item.Version = "" // it is that of all rows together
 				}
-				if i := strings.Index(p.Address[len(op.Address):], separator); i > 0 || i == 0 && op.Address != "" {
+				// Behind the '?' of a table's rows a separator is a part of a value.
+				if i := strings.Index(p.Address[len(op.Address):], separator); !strings.HasSuffix(op.Address, "?") && (i > 0 || i == 0 && op.Address != "") {
 					item = wrappers.Item{Address: p.Address[:len(op.Address)+i+len(separator)], Prefix: true}
 				}
 				if item.Address <= op.After || access.may(who, st.Register, p.Bind, wrappers.ReadAccess) != nil {

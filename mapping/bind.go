@@ -61,7 +61,10 @@ type Bind struct {
 	marks     []deadMark // delete = { member = value }: what says in a document that its register is gone
 	shared    bool       // other binds have the same addresses
 	regs      []regCall
-	broken    bool // while loading: it has mistakes
+	columns   []string // of the row's key: members that stand in the address (Syntax.Keys)
+	looks     []string // members of the row that in and when look at
+	looksAll  bool     // at any
+	broken    bool     // while loading: it has mistakes
 }
 
 // A mapped field flows both ways through a path and steps that can be inverted.
@@ -181,7 +184,7 @@ func (b *Bind) HasCreate() bool { return len(b.create) > 0 }
 // register without fields.
 func (b *Bind) Carries(field string) bool {
 	switch {
-	case !b.Outward():
+	case !b.Outward(), b.identity && slices.Contains(b.columns, field):
 		return false
 	case b.carryAll:
 		return true

@@ -71,6 +71,9 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 		}
 		entries[i] = &entry{bind: bind, wrapper: w, template: t}
 	}
+	if protocol.Syntax.Keys && !l.rowKey(bind, c, entries) {
+		return
+	}
 	first := entries[0].template
 	bind.slots = slices.Clone(first.names)
 	for _, n := range bind.register.names {
@@ -215,6 +218,13 @@ func (l *loader) bindFlow(bind *Bind, c diag.Content) {
 
 func (l *loader) bindCodec(bind *Bind, c diag.Content) {
 	a := c.Attrs["codec"]
+	if len(bind.columns) > 0 {
+		bind.codec = rowCodec
+		if a != nil {
+			l.Error("MAP150", a.NameRange, "a row has no codec", "Its columns have types of their own, and they are the members of payload.")
+		}
+		return
+	}
 	if a == nil {
 		return
 	}
@@ -289,6 +299,12 @@ func (l *loader) bindKeys(bind *Bind, c diag.Content, address *template) map[str
 		switch {
 		case !slices.Contains(bind.register.names, name):
 			l.Unknown("MAP021", item.KeyExpr.Range(), "capture of the register's name", name, bind.register.names)
+			continue
+		case bind.keyed(name) && !slices.ContainsFunc(bind.keys, func(k key) bool { return bind.slots[k.slot] == name }):
+			used[hidden(name)] = true
+			if k, ok := l.columnKey(bind, name, item.ValueExpr); ok {
+				bind.keys = append(bind.keys, k)
+			}
 			continue
 		case slices.Contains(address.names, name):
 			l.Error("MAP064", item.KeyExpr.Range(), fmt.Sprintf("{%s} comes from the address already", name), "Give the capture in the address another name, or leave the key out.")

@@ -54,6 +54,7 @@ var (
 	bytesCodec  codec = bytesForm{}
 	cborCodec   codec = cborForm{}
 	autoCodec   codec = autoForm{}
+	rowCodec    codec = rowForm{}
 )
 
 var codecs = map[string]codecMaker{

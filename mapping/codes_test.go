@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/spooksystems/gateway/mapping/diag"
+	"github.com/spooksystems/gateway/wrappers/sql"
 )
 
 // TestCodes loads the example of every page of a code of mapping files: it has that mistake.
@@ -20,7 +21,7 @@ func TestCodes(t *testing.T) {
 		if e.Example == "" || strings.Contains(e.Meaning, "In gateway.hcl:") {
 			continue // gateway tries those
 		}
-		wrappers := standard()
+		wrappers := append(standard(), WrapperInfo{Protocol: sql.Protocol, Name: "db", Listens: true})
 		if strings.Contains(e.Meaning, "With two wrappers") {
 			wrappers = append(wrappers, WrapperInfo{Protocol: topics, Name: "yard", Listens: true, Reaches: []string{"broker:1883"}})
 			wrappers[0].Reaches = []string{"broker:1883"}

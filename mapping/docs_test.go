@@ -11,6 +11,7 @@ import (
 
 	"github.com/spooksystems/gateway/mapping/diag"
 	"github.com/spooksystems/gateway/wrappers"
+	"github.com/spooksystems/gateway/wrappers/sql"
 )
 
 // pages are the documents of the language: README.md, and docs/mapping with a page for each construct.
@@ -53,7 +54,7 @@ func TestPages(t *testing.T) {
 			if strings.HasPrefix(src, "# mappings.d/") {
 				continue
 			}
-			set, diags := Load(Input{Files: []diag.File{f}, Wrappers: []WrapperInfo{{Protocol: topics, Name: "mqtt"}, {Protocol: paths, Name: "http"}}})
+			set, diags := Load(Input{Files: []diag.File{f}, Wrappers: []WrapperInfo{{Protocol: topics, Name: "mqtt"}, {Protocol: paths, Name: "http"}, {Protocol: sql.Protocol, Name: "sql"}}})
 			if set == nil || len(diags) > 0 {
 				t.Errorf("%s:\n%s\n%v", f.Name, src, diags.Err())
 			}

@@ -351,6 +351,9 @@ func (m *message) same(f *Effect) error {
 	}
 	for i := range m.members {
 		name := m.members[i].Name
+		if slices.Contains(b.columns, name) {
+			continue // it is in the address
+		}
 		if b.form != nil && b.formSlots[slices.Index(b.form.names, name)] >= 0 {
 			continue
 		}
@@ -396,8 +399,12 @@ func (m *message) through(p *mapped) (engine.Value, error) {
 			return absent, refuse("an object is wanted, not %s", kindName(m.payload))
 		}
 		v = m.member(p.path[0])
+		row := len(m.bind.columns) > 0 && !v.IsAbsent()
 		for _, name := range p.path[1:] {
 			v = memberOf(v, name)
+		}
+		if row && v.IsAbsent() {
+			v = lattice.Null() // the column was written, and has it no more
 		}
 	}
 	if v.IsAbsent() || v.Kind() == lattice.NullKind {
@@ -427,7 +434,7 @@ func (m *message) put(f *Effect, field string, t *typ, v engine.Value) error {
 		f.Fields = append(f.Fields, FieldValue{Field: field})
 		return nil
 	}
-	if m.verb == wrappers.Merge && isObject(v) {
+	if m.verb == wrappers.Merge && isObject(v) && len(m.bind.columns) == 0 {
 		var err error
 		if v, err = m.patch(f.Register, field, t, v); err != nil {
 			return err

@@ -21,7 +21,6 @@ var laterSyntax = map[string]wrappers.Syntax{
 	"smb": {Separator: "/", Fold: true, Canonical: func(address string) (string, error) {
 		return strings.TrimLeft(address, "/"), nil
 	}},
-	"sql": {Separator: "."},
 	"ssh": {Separator: "/"},
 }
 
@@ -50,9 +49,6 @@ func (l *loader) checkLater() {
 		b := l.laterBind(d.Subject)
 		if b == nil || !slices.Contains(laterFinds, d.Code) && !(d.Code == "HCL007" && d.Suggestion != "") {
 			continue
-		}
-		if d.Code == "MAP062" && b.Labels[0] == "sql" {
-			continue // the row tells what its address doesn't
 		}
 		l.Add(d)
 	}

@@ -134,7 +134,7 @@ func Load(in Input) (*Set, diag.Diagnostics) {
 	}
 	for _, w := range in.Wrappers {
 		s := &w.Protocol.Syntax
-		t := tree{separator: s.Separator, absolute: s.Absolute, query: s.Query, fold: s.Fold}
+		t := tree{separator: s.Separator, absolute: s.Absolute, query: s.Query, fold: s.Fold, keys: s.Keys}
 		m := &wrapperMaps{info: w, tree: t, ignores: t, reverse: tree{separator: "/"}}
 		m.ignores.query = false
 		if s.Separator == "" {

@@ -106,6 +106,11 @@ func (l *loader) bindMaps(bind *Bind, c diag.Content) {
 		}
 	}
 	bind.present = bind.present || usesExists(c.Attrs["in"])
+	for _, name := range []string{"in", "when"} {
+		if a := c.Attrs[name]; a != nil && len(bind.columns) > 0 {
+			bind.looksAt(a.Expr)
+		}
+	}
 	for _, m := range bind.mapped {
 		bind.carried = append(bind.carried, m.field)
 	}
@@ -200,6 +205,16 @@ func (l *loader) mapField(bind *Bind, field string, expr hclsyntax.Expression, a
 		l.Error("MAP080", expr.Range(), fmt.Sprintf("%s can't be written back", what),
 			fmt.Sprintf("%s Put it into `in` (and what goes the other way into `out`), or set `direction = \"in\"`.", sentence(err)))
 		return
+	}
+	if len(bind.columns) > 0 {
+		switch {
+		case len(ln.path) == 0:
+			l.Error("MAP154", expr.Range(), "a row is more than one field", "Write payload.column.")
+			return
+		case bind.direction != "in" && slices.Contains(bind.columns, ln.path[0]):
+			l.Error("MAP154", expr.Range(), fmt.Sprintf("the column %q is in the row's key", ln.path[0]), "It tells which register is meant, and can't be a field that is written. Put it into `in`, or leave it out.")
+			return
+		}
 	}
 	for _, m := range bind.mapped {
 		n := min(len(m.path), len(ln.path))

@@ -146,6 +146,7 @@ func (m *message) document(st engine.StateBlock, prev *wrappers.Payload, k codec
 			}
 			return state, nil
 		}
+		state = b.apart(state)
 		if b.form == nil && (b.decl == nil || !b.decl.closed) && len(b.marks) == 0 && !b.filled {
 			return state, nil
 		}

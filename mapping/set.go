@@ -97,7 +97,10 @@ func (s *Set) Patterns(wrapper string) []wrappers.Pattern {
 	}
 	var out []wrappers.Pattern
 	for _, e := range w.entries {
-		p := wrappers.Pattern{Bind: e.bind.id, Suffix: e.template.suffix(), In: e.bind.Inward(), Out: e.bind.Outward(), Options: e.bind.options}
+		p := wrappers.Pattern{Bind: e.bind.id, Suffix: e.template.suffix(), In: e.bind.Inward(), Out: e.bind.Outward(), Options: e.bind.options, Hash: e.bind.hash}
+		if w.info.Protocol.Syntax.Keys {
+			p.Members, p.Open = e.bind.rowMembers(e.template)
+		}
 		for _, seg := range e.template.segments {
 			switch {
 			case seg.rest:
@@ -126,18 +129,97 @@ func (s *Set) Under(wrapper, server, prefix string) []Under {
 	}
 	var out []Under
 	for _, e := range w.entries {
-		if !e.bind.readable || !e.bind.Outward() || len(e.template.params) > 0 {
+		if !e.bind.readable || !e.bind.Outward() || len(e.template.params) > 0 && !w.rows(prefix) {
 			continue
 		}
-		if p, ok := e.under(segs, server); ok {
+		if p, ok := e.under(segs, server, nil); ok {
 			out = append(out, Under{Bind: e.bind, RegisterPrefix: p})
 		}
 	}
 	return out
 }
 
+// Rows is Under for the rows of a table, of which some columns of the key may be known: "public.sensors?site=berlin".
+func (s *Set) Rows(wrapper, server, address string) []Under {
+	table, query, _ := cutQuery(address)
+	known := map[string]string{}
+	for piece := range strings.SplitSeq(query, "&") {
+		if name, value, ok := strings.Cut(piece, "="); ok {
+			known[queryText(name)] = queryText(value)
+		}
+	}
+	w := s.wrappers[wrapper]
+	if w == nil || !w.tree.keys {
+		return nil
+	}
+	segs, ok := w.tree.prefix(table + "?")
+	if !ok {
+		return nil
+	}
+	var out []Under
+	for _, e := range w.entries {
+		if e.bind.readable && e.bind.Outward() {
+			if p, ok := e.under(segs, server, known); ok {
+				out = append(out, Under{Bind: e.bind, RegisterPrefix: p})
+			}
+		}
+	}
+	return out
+}
+
+// narrow takes captures from columns of the key that are known. False: no row of the template has these.
+func (e *entry) narrow(columns map[string]string, caps *captures, known *[maxCaptures]bool) bool {
+	var raw captures
+	for i := range e.template.params {
+		p := &e.template.params[i]
+		text, ok := columns[p.key]
+		if !ok {
+			continue
+		}
+		if p.shape == nil {
+			if p.value != text {
+				return false
+			}
+			continue
+		}
+		n := len(p.shape.escapes)
+		if !p.shape.match(text, raw[:]) || !p.shape.values(raw[:n]) {
+			return false
+		}
+		for k := range n {
+			slot := e.slots[p.first+k]
+			caps[slot], known[slot] = raw[k], true
+		}
+	}
+	m := messages.Get().(*message)
+	defer m.release()
+	m.caps = *caps
+	for i := range e.bind.keys {
+		k := &e.bind.keys[i]
+		if k.from < 0 || !known[k.from] {
+			continue
+		}
+		v, err := k.eval(m)
+		if err != nil {
+			return false
+		}
+		if text, err := captureText(v); err == nil && text != "" {
+			caps[k.slot], known[k.slot] = text, true
+		}
+	}
+	return true
+}
+
+// rows tells whether the addresses below a prefix are rows: all there are, or those of one table ("public.sensors?").
+func (w *wrapperMaps) rows(prefix string) bool {
+	return w.info.Protocol.Syntax.Keys && (prefix == "" || strings.HasSuffix(prefix, "?"))
+}
+
 // prefix splits a prefix into its segments.
 func (t *tree) prefix(prefix string) ([]string, bool) {
+	if table, ok := strings.CutSuffix(prefix, "?"); ok && t.keys {
+		return strings.Split(table, t.separator), true
+	}
 	if t.query {
 		prefix, _, _ = cutQuery(prefix)
 	}
@@ -153,6 +235,9 @@ func (t *tree) prefix(prefix string) ([]string, bool) {
 
 // below tells whether a template could have addresses below a prefix.
 func (t *tree) below(prefix string) bool {
+	if table, ok := strings.CutSuffix(prefix, "?"); ok && t.keys {
+		return t.stands(&t.root, table, true)
+	}
 	if t.query {
 		prefix, _, _ = cutQuery(prefix)
 	}
@@ -163,6 +248,30 @@ func (t *tree) below(prefix string) bool {
 		return false
 	}
 	return t.descend(&t.root, prefix)
+}
+
+// stands tells whether a template has the path before the '?'.
+func (t *tree) stands(n *node, rest string, more bool) bool {
+	if !more {
+		return len(n.leaves) > 0
+	}
+	seg, tail, more := strings.Cut(rest, t.separator)
+	if next := n.literals[seg]; next != nil && t.stands(next, tail, more) {
+		return true
+	}
+	for i := range n.prefixes {
+		p := &n.prefixes[i]
+		if len(seg) <= p.length {
+			continue
+		}
+		for _, e := range p.edges[seg[:p.length]] {
+			var raw captures
+			if e.shape.match(seg, raw[:]) && t.stands(e.node, tail, more) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (t *tree) descend(n *node, rest string) bool {
@@ -195,15 +304,18 @@ func (t *tree) descend(n *node, rest string) bool {
 }
 
 // under narrows the register's name by the captures in the prefix, from the left.
-func (e *entry) under(segs []string, server string) (string, bool) {
+func (e *entry) under(segs []string, server string, columns map[string]string) (string, bool) {
 	b := e.bind
 	var caps captures
 	var known [maxCaptures]bool
 	partial := -1
 	var raw captures
 	ts := e.template.segments
+	if len(e.template.params) > 0 && len(segs) > 0 && len(segs) != len(ts) {
+		return "", false // rows of a table
+	}
 	for i, text := range segs {
-		if i >= len(ts) || !ts[i].rest && i >= len(ts)-1 {
+		if i >= len(ts) || !ts[i].rest && i >= len(ts)-1 && !(i == len(segs)-1 && len(e.template.params) > 0) {
 			return "", false
 		}
 		s := &ts[i]
@@ -239,6 +351,9 @@ func (e *entry) under(segs []string, server string) (string, bool) {
 			slot := e.slots[s.first+k]
 			caps[slot], known[slot] = raw[k], true
 		}
+	}
+	if len(columns) > 0 && !e.narrow(columns, &caps, &known) {
+		return "", false
 	}
 	for i, name := range b.register.names {
 		switch name {

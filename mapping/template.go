@@ -424,6 +424,9 @@ func (t *template) suffix() string {
 	if len(t.params) == 0 {
 		return ""
 	}
+	if t.syntax.Keys {
+		return t.keySuffix()
+	}
 	_, q, _ := cutQuery(t.text)
 	return "?" + q
 }

@@ -17,6 +17,7 @@ type tree struct {
 	absolute  bool
 	query     bool
 	fold      bool
+	keys      bool
 }
 
 type node struct {

@@ -20,6 +20,7 @@ import (
 	"github.com/spooksystems/gateway/engine/lattice"
 	"github.com/spooksystems/gateway/mapping/diag"
 	"github.com/spooksystems/gateway/wrappers"
+	"github.com/spooksystems/gateway/wrappers/sql"
 )
 
 var update = flag.Bool("update", false, "rewrite what testdata/*.txtar want")
@@ -79,7 +80,7 @@ func TestScripts(t *testing.T) {
 }
 
 func scriptWrappers(t *testing.T, comment string) []WrapperInfo {
-	known := map[string]wrappers.Protocol{"mqtt": topics, "http": paths, "dir": names}
+	known := map[string]wrappers.Protocol{"mqtt": topics, "http": paths, "dir": names, "sql": sql.Protocol}
 	var out []WrapperInfo
 	for _, line := range strings.Split(comment, "\n") {
 		words := strings.Fields(line)
@@ -112,7 +113,7 @@ func scriptWrappers(t *testing.T, comment string) []WrapperInfo {
 
 func runScript(t *testing.T, ar *txtar.Archive) string {
 	var out strings.Builder
-	in := Input{Wrappers: scriptWrappers(t, string(ar.Comment)), Later: []string{"ssh", "smb", "coap", "ldap", "sql"}}
+	in := Input{Wrappers: scriptWrappers(t, string(ar.Comment)), Later: []string{"ssh", "smb", "coap", "ldap"}}
 	in.People = &People{}
 	for _, w := range in.Wrappers {
 		in.People.Wrappers = append(in.People.Wrappers, w.Protocol.Name+"/"+w.Name)
@@ -183,6 +184,17 @@ func command(t *testing.T, set *Set, line string) string {
 			kind, s, _ = strings.Cut(rest, "]")
 		}
 		raw := []byte(s)
+		if js, ok := strings.CutPrefix(s, "row:"); ok {
+			v, err := lattice.ParseJSON([]byte(js))
+			if err != nil {
+				t.Fatal(s, err)
+			}
+			p, err := rowCodec.encode(v, nil)
+			if err != nil {
+				t.Fatal(s, err)
+			}
+			raw = p.Raw
+		}
 		if h, ok := strings.CutPrefix(s, "hex:"); ok {
 			var err error
 			if raw, err = hex.DecodeString(h); err != nil {
@@ -228,6 +240,10 @@ func command(t *testing.T, set *Set, line string) string {
 				pay, err = p.Bind.CreatePayload(p, st, pay, scriptEnv)
 			}
 			text := fmt.Sprintf("%q %s", pay.Raw, pay.Type)
+			if p.Bind.codec == rowCodec {
+				v, _ := decodeCBOR(pay.Raw)
+				text = "row:" + v.String()
+			}
 			if bytes.HasPrefix(pay.Raw, []byte("{")) || bytes.HasPrefix(pay.Raw, []byte("[")) {
 				text = fmt.Sprintf("%s %s", pay.Raw, pay.Type)
 			}
@@ -322,6 +338,16 @@ func command(t *testing.T, set *Set, line string) string {
 			tg.Register = fmt.Sprintf("%q…", tg.Document.Prefix())
 		}
 		return strings.TrimSpace(fmt.Sprint(tg.Register, " ", tg.Address, " ", ok))
+	case "patterns":
+		var lines []string
+		for _, p := range set.Patterns(word()) {
+			text := fmt.Sprintf("%d segments, suffix %s, in=%v out=%v open=%v", len(p.Segments), p.Suffix, p.In, p.Out, p.Open)
+			for _, m := range p.Members {
+				text += fmt.Sprintf("\n  %s %s key=%v in=%v out=%v", m.Name, m.Type, m.Key, m.In, m.Out)
+			}
+			lines = append(lines, text)
+		}
+		return strings.Join(lines, "\n")
 	case "under":
 		wrapper := word()
 		var lines []string
@@ -392,7 +418,7 @@ func TestShipped(t *testing.T) {
 			t.Errorf("%s is not in canonical layout", f)
 		}
 	}
-	set, diags := Load(Input{Files: in, Wrappers: standard(), Later: []string{"ssh", "smb", "coap", "ldap", "sql"}})
+	set, diags := Load(Input{Files: in, Wrappers: append(standard(), WrapperInfo{Protocol: sql.Protocol, Name: "db", Listens: true}), Later: []string{"ssh", "smb", "coap", "ldap"}})
 	for _, d := range diags {
 		if d.Code != "MAP051" {
 			t.Error(d)
@@ -404,6 +430,7 @@ func TestShipped(t *testing.T) {
 	for _, line := range []struct{ cmd, want string }{
 		{"in floor message sensors/berlin/oven-3 {\"value\":21.5}", "site/berlin/oven-3 value=21.5"},
 		{"places web site/berlin/oven-3", "/v1/berlin/oven-3"},
+		{"places db site/berlin/oven-3", "public.sensors?sensor=oven-3&site=berlin"},
 		{"in floor message zigbee2mqtt/lamp {\"state\":\"ON\",\"battery\":80}", "zigbee/lamp battery=80 state=\"ON\""},
 		{"in floor message zigbee2mqtt/bridge/state {\"state\":\"online\"}", "no bind maps this address: no bind maps this address"},
 		{"in web merge /v1/zigbee/lamp {\"wanted\":\"ON\"}", "zigbee/lamp wanted=\"ON\""},

@@ -16,9 +16,11 @@ type Protocol struct {
 	Settings []Setting // attributes of its wrapper blocks beyond the common ones
 	Bind     []Setting // attributes of its binds beyond the common ones
 	Schemes  []Scheme  // what an upstream URL may begin with
+	Upstream string    // how an upstream is written behind "scheme://", with %s for host:port; "": only that
 	Messages bool      // a bind's payload is a message of its own (codec and codec limits apply), not a part of a stored document
 	Replies  bool      // a write is answered with a body: `reply` of a bind makes it
 	Feed     bool      // in front of or inside a server it has an ordered feed that shows every change, own writes included
+	Frame    int       // default of limits { frame }, in bytes; 0: 2 MiB
 	New      func(Config) (Wrapper, error)
 	Demo     Demo
 }
@@ -32,7 +34,7 @@ type Scheme struct {
 
 // Demo is how the protocol takes part in `spookgw demo`.
 type Demo struct {
-	Listen string   // "127.0.0.1:11883"
+	Listen string   // "127.0.0.1:11883"; "": it takes none
 	Lines  []string // commands to copy, for the register site/berlin/oven-3
 }
 
@@ -48,6 +50,11 @@ type Syntax struct {
 	Absolute bool
 	// Query: a suffix from '?' on belongs to the address when the template has one.
 	Query bool
+	// Keys: what the key of a bind reads of its payload is the query of its addresses, so that
+	// `key = { site = payload.site }` at "public.sensors" is "public.sensors?site={site}". The
+	// payload is a row: its codec is CBOR, a member is written as a whole, and what is in the key is
+	// in the address alone.
+	Keys bool
 	// Canonical brings an address or the literal text of a template into the one form that
 	// Operations carry, or says what is wrong with it. Nil: any text is canonical.
 	Canonical func(string) (string, error)
@@ -138,8 +145,19 @@ type Logon interface {
 	// Password returns the user's principal, or ErrDenied. It takes equally long for a wrong
 	// user and a wrong password.
 	Password(ctx context.Context, user, password string) (principal string, err error)
+	// Scram gives what a server checks a SCRAM-SHA-256 exchange with (RFC 5802, section 3), and the user's principal. For
+	// who is no user it gives known false, and keys that fit no password, so that an exchange shows no difference.
+	Scram(user string) (keys ScramKeys, principal string, known bool)
 	// Any tells whether any user is configured.
 	Any() bool
+}
+
+// ScramKeys are made of a password, and do not tell it.
+type ScramKeys struct {
+	Salt       []byte
+	Iterations int
+	StoredKey  []byte
+	ServerKey  []byte
 }
 
 // Limits bound what one peer can cost. The host fills in defaults.

@@ -37,6 +37,13 @@ type Link interface {
 	// Do returns. ErrUnmapped: no bind has this address.
 	Do(ctx context.Context, op Operation) (Result, error)
 
+	// Scan yields the addresses below a prefix with what Read would give for each, in no order of addresses. Where the
+	// protocol's Syntax has Keys, the prefix is that of a table's rows, "public.sensors?", behind which some of the
+	// columns of the key may stand ("public.sensors?site=berlin"), so that the others need not be looked at; what does not
+	// have these values may come nonetheless. Each is as committed when the scan comes to it. ErrUnmapped: no bind has
+	// addresses there.
+	Scan(ctx context.Context, op Operation) iter.Seq2[Item, error]
+
 	// Start is Do for a write whose caller waits for the disk later, so that a peer's messages keep
 	// their order and share syncs: the write has its place, behind all that were started before it,
 	// when Start returns, and is durable when wait returns, which must be called once. Payload is
@@ -140,11 +147,13 @@ type Operation struct {
 	To      string // Rename's target
 	Payload Payload
 	If      Precondition
-	Parts   []Operation // several writes that are one: all or nothing; then Verb and Address are unset
-	Who     Who
-	Tag     uint64 // of the wrapper's choice; comes back in the Change this operation causes, while it is live
-	Limit   int    // List: at most so many items, 0 for the link's own limit
-	After   string // List: items behind this address
+	// Parts are several writes that are one: all or nothing; then Verb and Address are unset. One with the verb Read writes
+	// nothing and only has its precondition checked together with the others.
+	Parts []Operation
+	Who   Who
+	Tag   uint64 // of the wrapper's choice; comes back in the Change this operation causes, while it is live
+	Limit int    // List: at most so many items, 0 for the link's own limit
+	After string // List: items behind this address
 	// Version is the server's own version after the write (an ETag), for Intent.Commit only: the
 	// baseline keeps it, and Change.Previous gives it back. "" where the server has none.
 	Version Version
@@ -197,6 +206,7 @@ type Item struct {
 	Prefix  bool // a prefix with addresses below it rather than a register; Address ends with the separator
 	Version Version
 	Size    int
+	Payload Payload // Scan: what the address shows
 }
 
 // A Cursor is a place in the gateway's commit log: opaque, comparable for equality only.
@@ -300,6 +310,20 @@ type Pattern struct {
 	Suffix   string // what follows the path in protocols that have more (a query); as written
 	In, Out  bool
 	Options  Options // "poll_ms" among them, in milliseconds, where the bind says how often it is asked for
+	Hash     string  // names all that the bind means
+	// Members are those of the payload that the bind speaks of, by name, where the protocol's
+	// Syntax has Keys. Open: any others as well.
+	Members []Member
+	Open    bool
+}
+
+// A Member is one member of a payload, as a bind speaks of it.
+type Member struct {
+	Name string
+	Type string // "string", "number", "bool", "bytes", "time", "list", "object", or "any"
+	Key  bool   // it stands in the address
+	In   bool
+	Out  bool
 }
 
 // A Segment is what stands between two separators of a template.

@@ -152,14 +152,25 @@ func firstWrapper(b *strings.Builder, p wrappers.Protocol, name string, port int
 	listen := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	if up {
 		fmt.Fprintf(b, "  listen   = %q # where clients point; other machines need an address they reach\n", listen)
-		fmt.Fprintf(b, "  upstream = %q # the real server\n", s.Name+"://"+net.JoinHostPort(host, strconv.Itoa(s.Port)))
-		b.WriteString("  # user     = \"gateway\" # the gateway's own logon there\n  # password = file(\"/run/secrets/" + p.Name + "\")\n  # unmapped = \"refuse\" # default: what no bind maps passes untouched\n")
+		fmt.Fprintf(b, "  upstream = %q # the real server\n", s.Name+"://"+behindScheme(p, net.JoinHostPort(host, strconv.Itoa(s.Port))))
+		if p.Upstream == "" {
+			b.WriteString("  # user     = \"gateway\" # the gateway's own logon there\n")
+		}
+		b.WriteString("  # password = file(\"/run/secrets/" + p.Name + "\")\n  # unmapped = \"refuse\" # default: what no bind maps passes untouched\n")
 	} else {
 		fmt.Fprintf(b, "  listen = %q # the gateway itself answers; on loopback everybody may write\n", listen)
-		fmt.Fprintf(b, "  # upstream = \"%s://10.0.0.5:%d\" # with a server: what clients do passes through to it\n", s.Name, s.Port)
+		fmt.Fprintf(b, "  # upstream = %q # with a server: what clients do passes through to it\n", s.Name+"://"+behindScheme(p, net.JoinHostPort("10.0.0.5", strconv.Itoa(s.Port))))
 		b.WriteString("  # anonymous = \"read\" # needed, or users, as soon as it listens for other machines\n")
 	}
 	b.WriteString("}\n")
+}
+
+// behindScheme is an upstream as its protocol wants it written.
+func behindScheme(p wrappers.Protocol, addr string) string {
+	if p.Upstream == "" {
+		return addr
+	}
+	return fmt.Sprintf(p.Upstream, addr)
 }
 
 // freePort is the protocol's own port, or one that needs no privilege.

@@ -15,9 +15,10 @@ import (
 	"github.com/spooksystems/gateway/wrappers"
 	"github.com/spooksystems/gateway/wrappers/http"
 	"github.com/spooksystems/gateway/wrappers/mqtt"
+	"github.com/spooksystems/gateway/wrappers/sql"
 )
 
-var protocols = []wrappers.Protocol{http.Protocol, mqtt.Protocol}
+var protocols = []wrappers.Protocol{http.Protocol, mqtt.Protocol, sql.Protocol}
 
 // inMemory are files for LoadConfig.
 type inMemory map[string]string

@@ -325,6 +325,10 @@ func TestVirtualEventsOfAPrefix(t *testing.T) {
 type users struct{ name, password string }
 
 func (u users) Any() bool { return u.name != "" }
+
+func (u users) Scram(string) (wrappers.ScramKeys, string, bool) {
+	return wrappers.ScramKeys{}, "", false
+}
 func (u users) Password(_ context.Context, name, password string) (string, error) {
 	if name == u.name && password == u.password {
 		return "principal of " + name, nil

@@ -479,6 +479,10 @@ func TestTakeOver(t *testing.T) {
 type oneUser struct{}
 
 func (oneUser) Any() bool { return true }
+
+func (oneUser) Scram(string) (wrappers.ScramKeys, string, bool) {
+	return wrappers.ScramKeys{}, "", false
+}
 func (oneUser) Password(_ context.Context, user, password string) (string, error) {
 	if user == "ann" && password == "secret" {
 		return "ann", nil

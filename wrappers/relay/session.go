@@ -37,6 +37,9 @@ type Server struct {
 	Dial func(ctx context.Context) (net.Conn, error)
 	// Handle makes a session's Handler. The upstream connection stands already.
 	Handle func(*Session) Handler
+	// Greet, if not nil, speaks with a client before an upstream is dialled, and may make a TLS
+	// connection of it, in protocols that ask for that in their own words. An error ends the session.
+	Greet func(ctx context.Context, conn net.Conn) (net.Conn, error)
 	// Claim, if not nil, may take over a client connection before an upstream is dialled (after
 	// the TLS handshake: another protocol was negotiated). Closing conn closes the Peer.
 	Claim func(conn net.Conn, p *Peer) bool
@@ -132,6 +135,18 @@ func (s *Server) open(ctx context.Context, p *Peer) {
 			return
 		}
 		client = tc
+	}
+	if s.Greet != nil {
+		greetCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Handshake)
+		c, err := s.Greet(greetCtx, client)
+		cancel()
+		if err != nil {
+			s.Count("greeting_refused", 1)
+			s.Log.Debug("greeting", "peer", p.RemoteAddr(), "err", err)
+			p.Close()
+			return
+		}
+		client = c
 	}
 	if s.Claim != nil && s.Claim(client, p) {
 		return

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -89,6 +90,31 @@ func (l *Link) Do(ctx context.Context, op wrappers.Operation) (wrappers.Result, 
 	}
 	l.wake()
 	return res, nil
+}
+
+// Scan implements wrappers.Link. Fail and Block take it for a Do.
+func (l *Link) Scan(ctx context.Context, op wrappers.Operation) iter.Seq2[wrappers.Item, error] {
+	return func(yield func(wrappers.Item, error) bool) {
+		if err := l.enter(ctx, CallDo); err != nil {
+			yield(wrappers.Item{}, err)
+			return
+		}
+		l.mu.Lock()
+		prefix, _, _ := strings.Cut(op.Address, "?")
+		var items []wrappers.Item
+		for at, c := range l.cells {
+			if at.server == op.Server && strings.HasPrefix(at.address, prefix) && c.exists {
+				items = append(items, wrappers.Item{Address: at.address, Version: c.version, Payload: clonePayload(c.payload)})
+			}
+		}
+		l.mu.Unlock()
+		slices.SortFunc(items, func(a, b wrappers.Item) int { return strings.Compare(a.Address, b.Address) })
+		for _, it := range items {
+			if !yield(it, nil) {
+				return
+			}
+		}
+	}
 }
 
 // Start implements wrappers.Link. What is started at one address is done in that order; Fail and
