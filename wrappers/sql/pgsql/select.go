@@ -1,0 +1,939 @@
+package pgsql
+
+import (
+	"strconv"
+	"strings"
+)
+
+// query reads SELECT, VALUES, TABLE, WITH and, behind WITH, a change.
+func (p *parser) query() {
+	p.st.Kind, p.st.Tag = Select, "SELECT"
+	s := &scope{}
+	p.in(s, func() {
+		if p.is("with") {
+			p.with(s)
+			switch {
+			case p.is("insert"):
+				p.insertStmt(p.prefix())
+				return
+			case p.is("update"):
+				p.updateStmt(p.prefix())
+				return
+			case p.is("delete"):
+				p.deleteStmt(p.prefix())
+				return
+			}
+		}
+		p.st.Columns = p.selectBody(false)
+		p.st.SQL = string(p.out)
+	})
+}
+
+// prefix takes what WITH has written from the output.
+func (p *parser) prefix() *string {
+	s := string(p.out)
+	p.out = nil
+	return &s
+}
+
+// with reads the common table expressions.
+func (p *parser) with(s *scope) {
+	p.need("with")
+	p.emit("WITH ")
+	recursive := p.take("recursive")
+	if recursive {
+		p.emit("RECURSIVE ")
+	}
+	s.ctes = map[string][]field{}
+	for {
+		at := p.tok()
+		name := p.ident()
+		if _, twice := s.ctes[name]; twice {
+			p.fail(at, Errorf(DuplicateAlias, "WITH query name \"%s\" specified more than once", name))
+		}
+		var cols []string
+		if p.take("(") {
+			for {
+				cols = append(cols, p.ident())
+				if !p.take(",") {
+					break
+				}
+			}
+			p.need(")")
+		}
+		p.need("as")
+		p.emit(quoteIdent(name))
+		hint := ""
+		switch {
+		case p.take("materialized"):
+			hint = "MATERIALIZED "
+		case p.take("not", "materialized"):
+			hint = "NOT MATERIALIZED "
+		}
+		if p.is("(", "insert") || p.is("(", "update") || p.is("(", "delete") {
+			p.unsupported(p.peek(1), "a statement that changes rows inside of WITH")
+		}
+		p.need("(")
+		var outs []Result
+		text := p.aside(func() {
+			p.in(&scope{}, func() {
+				outs = p.selectRecursive(func(first []Result) {
+					if recursive {
+						s.ctes[name] = named(first, cols)
+					}
+				})
+			})
+		})
+		p.need(")")
+		s.ctes[name] = named(outs, cols)
+		if len(cols) > len(outs) {
+			p.fail(at, Errorf(InvalidColumnRef, "WITH query \"%s\" has %d columns available but %d columns specified", name, len(outs), len(cols)))
+		}
+		p.emit("(")
+		for i, f := range s.ctes[name] {
+			if i > 0 {
+				p.emit(", ")
+			}
+			p.emit(quoteIdent(f.name))
+		}
+		p.emit(") AS ", hint, "(", text, ")")
+		if !p.take(",") {
+			break
+		}
+		p.emit(", ")
+	}
+	if p.isOne("search", "cycle") {
+		p.unsupported(p.tok(), "SEARCH and CYCLE of WITH")
+	}
+	p.emit(" ")
+}
+
+// named gives the columns of a derived table, renamed from the left.
+func named(outs []Result, names []string) []field {
+	fs := make([]field, len(outs))
+	for i, o := range outs {
+		fs[i] = field{o.Name, o.Type, o.Table, o.Attr}
+		if i < len(names) {
+			fs[i].name = names[i]
+		}
+	}
+	return fs
+}
+
+func (p *parser) selectRecursive(first func([]Result)) []Result {
+	return p.selectWith(first, true)
+}
+
+// selectBody reads a query without the WITH that p.scope has already.
+func (p *parser) selectBody(inner bool) []Result {
+	return p.selectWith(func([]Result) {}, inner)
+}
+
+// subquery reads a whole query inside of parentheses that the caller reads.
+func (p *parser) subquery() []Result {
+	var outs []Result
+	s := &scope{}
+	p.in(s, func() {
+		if p.is("with") {
+			p.with(s)
+			if p.isOne("insert", "update", "delete") {
+				p.unsupported(p.tok(), "a statement that changes rows inside of a query")
+			}
+		}
+		outs = p.selectBody(true)
+	})
+	return outs
+}
+
+// selectWith reads a query; first is told the columns of its first arm before the others are read.
+func (p *parser) selectWith(first func([]Result), inner bool) []Result {
+	defer p.deeper()()
+	if inner && p.is("with") {
+		s := p.scope
+		p.with(s)
+	}
+	outs, sc := p.setOps(first)
+	p.orderLimit(outs, sc)
+	return outs
+}
+
+// setOps reads arms joined by UNION, EXCEPT and INTERSECT, which binds tighter. There is a scope if there is one arm only.
+func (p *parser) setOps(first func([]Result)) ([]Result, *scope) {
+	outs, sc, _ := p.arms(func() ([]Result, *scope, bool) {
+		return p.arms(p.arm, func([]Result) {}, "intersect")
+	}, first, "union", "except")
+	return outs, sc
+}
+
+func (p *parser) arms(arm func() ([]Result, *scope, bool), first func([]Result), ops ...string) (outs []Result, sc *scope, compound bool) {
+	outs, sc, compound = arm()
+	first(outs)
+	for p.isOne(ops...) {
+		t := p.tok()
+		op := strings.ToUpper(t.text)
+		p.i++
+		if p.take("all") {
+			if op != "UNION" {
+				p.unsupported(t, op+" ALL")
+			}
+			op += " ALL"
+		} else {
+			p.take("distinct")
+		}
+		p.emit(" ", op, " ")
+		at := len(p.out)
+		more, _, nested := arm()
+		if nested {
+			p.insert(at, "SELECT * FROM (")
+			p.emit(")")
+		}
+		if len(more) != len(outs) {
+			p.fail(t, Errorf(SyntaxError, "each %s query must have the same number of columns", strings.Fields(op)[0]))
+		}
+		for i := range outs {
+			outs[i].Type = unify(outs[i].Type, more[i].Type)
+			outs[i].Table, outs[i].Attr = 0, 0
+		}
+		sc, compound = nil, true
+	}
+	return outs, sc, compound
+}
+
+// unify gives the type of two branches.
+func unify(a, b OID) OID {
+	untyped := func(o OID) bool { return o == 0 || o == Untyped }
+	switch {
+	case untyped(a):
+		return b
+	case untyped(b) || a == b:
+		return a
+	case isNumber(a) && isNumber(b):
+		return wider(a, b)
+	case isTime(a) && isTime(b):
+		return Timestamptz
+	case isText(a) && isText(b):
+		return Text
+	}
+	return a
+}
+
+// arm reads one SELECT, VALUES, TABLE or query in parentheses.
+func (p *parser) arm() ([]Result, *scope, bool) {
+	defer p.deeper()()
+	switch {
+	case p.take("("):
+		p.emit("SELECT * FROM (")
+		outs := p.subquery()
+		p.need(")")
+		p.emit(")")
+		return outs, nil, false
+	case p.is("values"):
+		return p.values(), nil, false
+	case p.take("table"):
+		src, text := p.tableName()
+		p.emit("SELECT * FROM ", text)
+		outs := make([]Result, len(src.cols))
+		for i, f := range src.cols {
+			outs[i] = Result{f.name, f.typ, f.table, f.attr}
+		}
+		return outs, nil, false
+	case p.is("select"):
+		outs, sc := p.selectCore()
+		return outs, sc, false
+	}
+	p.syntax()
+	return nil, nil, false
+}
+
+// values reads VALUES (…), (…).
+func (p *parser) values() []Result {
+	p.need("values")
+	p.emit("VALUES ")
+	var outs []Result
+	for n := 0; ; n++ {
+		at := p.tok()
+		p.need("(")
+		p.emit("(")
+		i := 0
+		for {
+			e := p.expr(0)
+			if n == 0 {
+				outs = append(outs, Result{Name: "column" + strconv.Itoa(i+1), Type: e.typ})
+			} else if i < len(outs) {
+				outs[i].Type = unify(outs[i].Type, e.typ)
+			}
+			i++
+			if !p.take(",") {
+				break
+			}
+			p.emit(", ")
+		}
+		p.need(")")
+		p.emit(")")
+		if i != len(outs) {
+			p.fail(at, Errorf(SyntaxError, "VALUES lists must all be the same length"))
+		}
+		if !p.take(",") {
+			return outs
+		}
+		p.emit(", ")
+	}
+}
+
+// selectCore reads one SELECT up to its HAVING or WINDOW.
+func (p *parser) selectCore() (outs []Result, sc *scope) {
+	p.need("select")
+	p.emit("SELECT ")
+	switch {
+	case p.is("distinct", "on"):
+		p.unsupported(p.peek(1), "DISTINCT ON")
+	case p.take("distinct"):
+		p.emit("DISTINCT ")
+	default:
+		p.take("all")
+	}
+	sc = &scope{}
+	p.in(sc, func() {
+		from, behind := p.findFrom(), 0
+		fromText := ""
+		if from >= 0 {
+			here := p.i
+			p.i = from
+			fromText = p.aside(func() {
+				p.need("from")
+				p.emit(" FROM ")
+				p.fromList(sc)
+			})
+			behind = p.i
+			p.i = here
+		}
+		if !p.isOne("from", "where", "order", "limit", "union", ")", ";", "into") && p.tok().kind != endToken {
+			outs = p.selectList(sc)
+		} else {
+			p.emit("NULL WHERE 0") // SELECT without columns
+			outs = nil
+		}
+		if p.is("into") {
+			p.unsupported(p.tok(), "SELECT INTO")
+		}
+		sc.outs = outs
+		if from >= 0 {
+			if p.i != from {
+				p.syntax()
+			}
+			p.i = behind
+			p.emit(fromText)
+		}
+		if p.take("where") {
+			p.emit(" WHERE ")
+			p.condition()
+		}
+		if p.take("group", "by") {
+			p.groupBy(sc)
+		}
+		if p.take("having") {
+			p.emit(" HAVING ")
+			p.condition()
+		}
+		if p.take("window") {
+			p.emit(" WINDOW ")
+			for {
+				p.emit(quoteIdent(p.ident()), " AS ")
+				p.need("as")
+				p.windowSpec()
+				if !p.take(",") {
+					break
+				}
+				p.emit(", ")
+			}
+		}
+	})
+	return outs, sc
+}
+
+// condition reads an expression that is a truth value.
+func (p *parser) condition() {
+	e := p.expr(0)
+	p.coerce(&e, Bool)
+}
+
+// findFrom finds the FROM of the SELECT whose list begins here, -1 if it has none.
+func (p *parser) findFrom() int {
+	depth := 0
+	for i := p.i; i < len(p.toks); i++ {
+		t := &p.toks[i]
+		switch {
+		case t.kind == endToken:
+			return -1
+		case t.kind != identToken && t.kind != opToken:
+		case t.text == "(" || t.text == "[":
+			depth++
+		case t.text == ")" || t.text == "]":
+			if depth--; depth < 0 {
+				return -1
+			}
+		case depth > 0:
+		case t.text == ";":
+			return -1
+		case t.kind == identToken && t.text == "from":
+			if i >= 2 && p.toks[i-1].is("distinct") && (p.toks[i-2].is("is") || p.toks[i-2].is("not")) {
+				continue
+			}
+			if i >= 1 && p.toks[i-1].is(".") || i >= 1 && p.toks[i-1].is("as") {
+				continue
+			}
+			return i
+		case t.kind == identToken && (t.text == "where" || t.text == "union" || t.text == "intersect" || t.text == "except" || t.text == "order" || t.text == "limit"):
+			if i >= 1 && (p.toks[i-1].is(".") || p.toks[i-1].is("as")) {
+				continue
+			}
+			return -1
+		}
+	}
+	return -1
+}
+
+// selectList reads what stands between SELECT and FROM, also behind RETURNING.
+func (p *parser) selectList(sc *scope) []Result {
+	var outs []Result
+	add := func(r Result) {
+		if len(outs) >= 1600 {
+			p.fail(p.tok(), Errorf("54011", "target lists can have at most 1600 entries"))
+		}
+		outs = append(outs, r)
+	}
+	sep := func() {
+		if len(outs) > 0 {
+			p.emit(", ")
+		}
+	}
+	star := func(src *source, skip map[string]bool) {
+		for _, f := range src.cols {
+			if skip[f.name] {
+				continue
+			}
+			sep()
+			p.emit(quoteIdent(src.alias), ".", quoteIdent(f.name), " AS ", quoteIdent(f.name))
+			add(Result{f.name, f.typ, f.table, f.attr})
+		}
+	}
+	for {
+		t := p.tok()
+		switch {
+		case p.take("*"):
+			if len(sc.sources) == 0 {
+				p.fail(t, Errorf(SyntaxError, "SELECT * with no tables specified is not valid"))
+			}
+			seen := map[string]bool{}
+			for _, src := range sc.sources { // merged columns first, once
+				for _, f := range src.cols {
+					if sc.using[f.name] && !seen[f.name] {
+						seen[f.name] = true
+						sep()
+						p.emit(quoteIdent(f.name), " AS ", quoteIdent(f.name))
+						add(Result{f.name, f.typ, f.table, f.attr})
+					}
+				}
+			}
+			for _, src := range sc.sources {
+				star(src, sc.using)
+			}
+		case p.starOf() >= 0:
+			n := p.starOf()
+			alias := p.peek(n).text
+			p.i += n + 3
+			src := sc.qualified(alias)
+			if src == nil {
+				p.fail(t, Errorf(UndefinedTable, "missing FROM-clause entry for table \"%s\"", alias))
+			}
+			star(src, nil)
+		default:
+			sep()
+			from := p.i
+			e := p.expr(0)
+			if e.row {
+				p.unsupported(t, "a row as a value")
+			}
+			name := e.name
+			if p.take("as") {
+				name = p.label()
+			} else if p.isName() {
+				name = p.ident()
+			} else if t := p.tok(); t.kind == identToken && p.i > from && !reserved[t.text] {
+				name = p.label()
+			}
+			if name == "" {
+				name = "?column?"
+			}
+			if e.typ == 0 || e.typ == Untyped {
+				e.typ = Text
+				if e.param > 0 {
+					p.coerce(&e, Text)
+				}
+			}
+			p.emit(" AS ", quoteIdent(name))
+			add(Result{name, e.typ, e.table, e.attr})
+		}
+		if !p.take(",") {
+			return outs
+		}
+	}
+}
+
+// starOf tells how many names and dots stand before `name.*`, -1 if that is not what stands here.
+func (p *parser) starOf() int {
+	name := func(n int) bool { k := p.peek(n).kind; return k == identToken || k == quotedToken }
+	if name(0) && p.peek(1).is(".") && p.peek(2).is("*") {
+		return 0
+	}
+	if name(0) && p.peek(1).is(".") && name(2) && p.peek(3).is(".") && p.peek(4).is("*") {
+		return 2
+	}
+	return -1
+}
+
+// fromList reads the items of FROM.
+func (p *parser) fromList(sc *scope) {
+	for {
+		p.joined(sc)
+		if !p.take(",") {
+			return
+		}
+		p.emit(", ")
+	}
+}
+
+// joined reads one item with all that is joined to it.
+func (p *parser) joined(sc *scope) {
+	defer p.deeper()()
+	p.fromItem(sc)
+	for {
+		natural := p.take("natural")
+		kind := ""
+		switch {
+		case p.take("cross", "join"):
+			kind = "CROSS"
+		case p.take("inner", "join"), p.take("join"):
+			kind = "INNER"
+		case p.isOne("left", "right", "full"):
+			kind = strings.ToUpper(p.tok().text)
+			p.i++
+			p.take("outer")
+			p.need("join")
+		default:
+			if natural {
+				p.syntax()
+			}
+			return
+		}
+		if natural {
+			p.emit(" NATURAL")
+		}
+		if kind == "CROSS" { // SQLite takes CROSS JOIN for an order to keep the order
+			p.emit(" INNER JOIN ")
+		} else {
+			p.emit(" ", kind, " JOIN ")
+		}
+		before := len(sc.sources)
+		p.fromItem(sc)
+		switch {
+		case natural:
+			for _, right := range sc.sources[before:] {
+				for _, f := range right.cols {
+					for _, left := range sc.sources[:before] {
+						if left.find(f.name) != nil {
+							sc.merge(f.name)
+						}
+					}
+				}
+			}
+		case kind == "CROSS":
+		case p.take("on"):
+			p.emit(" ON ")
+			p.condition()
+		case p.take("using"):
+			p.need("(")
+			p.emit(" USING (")
+			for {
+				name := p.ident()
+				sc.merge(name)
+				p.emit(quoteIdent(name))
+				if !p.take(",") {
+					break
+				}
+				p.emit(", ")
+			}
+			p.need(")")
+			p.emit(")")
+		default:
+			p.syntax()
+		}
+	}
+}
+
+func (s *scope) merge(name string) {
+	if s.using == nil {
+		s.using = map[string]bool{}
+	}
+	s.using[name] = true
+}
+
+// fromItem reads a table, a query, a function or a join in parentheses.
+func (p *parser) fromItem(sc *scope) {
+	defer p.deeper()()
+	at := p.tok()
+	if p.is("lateral") {
+		p.unsupported(at, "LATERAL")
+	}
+	p.take("only")
+	if p.is("(") {
+		if q := p.peek(1); q.is("select") || q.is("with") || q.is("values") || q.is("(") && p.parenQuery() {
+			p.i++
+			p.emit("(")
+			var outs []Result
+			// A query in FROM sees what is around the SELECT, not its neighbours.
+			here := p.scope
+			p.scope = sc.up
+			outs = p.subquery()
+			p.scope = here
+			p.need(")")
+			p.emit(")")
+			alias, cols := p.alias(false)
+			if alias == "" {
+				p.ctes++
+				alias = "unnamed " + strconv.Itoa(p.ctes)
+			}
+			fields := named(outs, cols)
+			p.renamed(alias, outs, fields)
+			p.addSource(at, sc, &source{alias: alias, cols: fields})
+			return
+		}
+		p.i++
+		p.emit("(")
+		p.joined(sc)
+		p.need(")")
+		p.emit(")")
+		if p.is("as") || p.isName() {
+			p.unsupported(p.tok(), "an alias of a join")
+		}
+		return
+	}
+	if p.fromFunction(sc) {
+		return
+	}
+	src, text := p.tableName()
+	p.take("*")
+	alias, cols := p.alias(false)
+	if alias == "" {
+		alias = src.alias
+	}
+	if p.is("tablesample") {
+		p.unsupported(p.tok(), "TABLESAMPLE")
+	}
+	if len(cols) > 0 {
+		outs := make([]Result, len(src.cols))
+		for i, f := range src.cols {
+			outs[i] = Result{f.name, f.typ, f.table, f.attr}
+		}
+		p.emit("(SELECT * FROM ", text, ")")
+		src.cols = named(outs, cols)
+		p.renamed(alias, outs, src.cols)
+	} else {
+		p.emit(text, " AS ", quoteIdent(alias))
+	}
+	src.alias = alias
+	p.addSource(at, sc, src)
+}
+
+// parenQuery tells whether parentheses within parentheses hold a query.
+func (p *parser) parenQuery() bool {
+	n := 0
+	for p.peek(n).is("(") {
+		n++
+	}
+	t := p.peek(n)
+	return t.is("select") || t.is("with") || t.is("values")
+}
+
+// renamed writes the alias of a derived table, renaming its columns where they are to have other names.
+func (p *parser) renamed(alias string, outs []Result, fields []field) {
+	same := true
+	for i := range fields {
+		same = same && fields[i].name == outs[i].Name
+	}
+	if !same {
+		// SQLite has no column aliases there.
+		inner := string(p.out)
+		from := p.lastItem(inner)
+		item := inner[from:]
+		p.out = p.out[:from]
+		p.ctes++
+		name := quoteIdent("renamed " + strconv.Itoa(p.ctes))
+		p.emit("(WITH ", name, "(")
+		for i, f := range fields {
+			if i > 0 {
+				p.emit(", ")
+			}
+			p.emit(quoteIdent(f.name))
+		}
+		p.emit(") AS ", item, " SELECT * FROM ", name, ")")
+	}
+	p.emit(" AS ", quoteIdent(alias))
+}
+
+// lastItem finds where the parentheses that end the text begin.
+func (p *parser) lastItem(s string) int {
+	depth := 0
+	for i := len(s) - 1; i >= 0; i-- {
+		switch s[i] {
+		case '"', '\'':
+			q := s[i]
+			for i--; i >= 0 && s[i] != q; i-- {
+			}
+		case ')':
+			depth++
+		case '(':
+			if depth--; depth == 0 {
+				return i
+			}
+		}
+	}
+	return 0
+}
+
+func (p *parser) addSource(at *token, sc *scope, s *source) {
+	if sc.source(s.alias) != nil {
+		p.fail(at, Errorf(DuplicateAlias, "table name \"%s\" specified more than once", s.alias))
+	}
+	sc.sources = append(sc.sources, s)
+}
+
+// alias reads [AS] name [(columns)].
+func (p *parser) alias(only bool) (alias string, cols []string) {
+	if p.take("as") {
+		alias = p.label()
+	} else if p.isName() && !p.isOne("set", "values", "default") {
+		alias = p.ident()
+	} else {
+		return "", nil
+	}
+	if !only && p.take("(") {
+		for {
+			cols = append(cols, p.ident())
+			if t := p.tok(); t.kind == identToken && !p.is(",") { // a type, of a record function
+				p.unsupported(t, "a column definition list")
+			}
+			if !p.take(",") {
+				break
+			}
+		}
+		p.need(")")
+	}
+	return alias, cols
+}
+
+// tableName reads the name of a table or of a common table expression.
+func (p *parser) tableName() (*source, string) {
+	at := p.tok()
+	schema, name := "", p.ident()
+	if p.take(".") {
+		schema, name = name, p.label()
+	}
+	if p.take(".") { // database.schema.table
+		schema, name = name, p.label()
+	}
+	if schema == "" {
+		if fields, ok := p.scope.cte(name); ok {
+			return &source{alias: name, cols: fields}, quoteIdent(name)
+		}
+	}
+	t := p.opt.Catalog.Find(schema, name)
+	if t == nil {
+		full := name
+		if schema != "" {
+			full = schema + "." + name
+		}
+		p.fail(at, Errorf(UndefinedTable, "relation \"%s\" does not exist", full))
+	}
+	return &source{alias: name, cols: tableFields(t), table: t}, t.SQLName()
+}
+
+// groupBy reads what stands behind GROUP BY.
+func (p *parser) groupBy(sc *scope) {
+	p.take("all")
+	p.take("distinct")
+	p.emit(" GROUP BY ")
+	for {
+		if p.isOne("rollup", "cube", "grouping") && (p.peek(1).is("(") || p.peek(1).is("sets")) {
+			p.unsupported(p.tok(), "GROUPING SETS")
+		}
+		if p.take("(", ")") {
+			p.emit("''")
+		} else if n := p.outputName(sc, true); n > 0 {
+			p.emit(strconv.Itoa(n))
+		} else {
+			p.expr(0)
+		}
+		if !p.take(",") {
+			return
+		}
+		p.emit(", ")
+	}
+}
+
+// outputName reads a bare name that means a column of the result, and gives its place, 0 if there is none. GROUP BY
+// prefers the columns of tables.
+func (p *parser) outputName(sc *scope, inputFirst bool) int {
+	if sc == nil || !(p.tok().kind == quotedToken || p.tok().kind == identToken) {
+		return 0
+	}
+	next := p.peek(1)
+	if next.kind != endToken && !(next.is(",") || next.is(")") || next.is(";") || next.kind == identToken && (reserved[next.text] || next.text == "nulls" || next.text == "rows")) || next.is("collate") || next.is("is") || next.is("in") || next.is("like") || next.is("and") || next.is("or") || next.is("not") || next.is("ilike") || next.is("isnull") || next.is("notnull") {
+		return 0
+	}
+	name := p.tok().text
+	if inputFirst {
+		for _, src := range sc.sources {
+			if src.find(name) != nil {
+				return 0
+			}
+		}
+	}
+	for i, o := range sc.outs {
+		if o.Name == name {
+			p.i++
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// orderLimit reads ORDER BY, LIMIT, OFFSET, FETCH and FOR.
+func (p *parser) orderLimit(outs []Result, sc *scope) {
+	order := sc
+	if order == nil {
+		order = &scope{outs: outs}
+	}
+	if p.take("order", "by") {
+		p.emit(" ORDER BY ")
+		up := p.scope
+		if sc != nil {
+			p.scope = sc
+		} else {
+			p.scope = &scope{up: up, sources: []*source{{cols: named(outs, nil)}}}
+		}
+		p.sortList(order)
+		p.scope = up
+	}
+	limit, offset := "", ""
+	for {
+		switch {
+		case limit == "" && p.take("limit"):
+			if p.take("all") {
+				limit = "-1"
+				continue
+			}
+			limit = p.amount()
+		case limit == "" && (p.is("fetch", "first") || p.is("fetch", "next")):
+			t := p.tok()
+			p.i += 2
+			limit = "1"
+			if !p.isOne("row", "rows") {
+				limit = p.amount()
+			}
+			if !p.take("rows") {
+				p.need("row")
+			}
+			if p.is("with", "ties") {
+				p.unsupported(t, "WITH TIES")
+			}
+			p.need("only")
+		case offset == "" && p.take("offset"):
+			offset = p.amount()
+			if !p.take("rows") {
+				p.take("row")
+			}
+		case p.is("for"):
+			p.lockClause()
+		default:
+			if limit == "" && offset != "" {
+				limit = "-1"
+			}
+			if limit != "" {
+				p.emit(" LIMIT ", limit)
+			}
+			if offset != "" {
+				p.emit(" OFFSET ", offset)
+			}
+			return
+		}
+	}
+}
+
+// amount reads the number of LIMIT and OFFSET: null is as if it were not there, and less than 0 an error.
+func (p *parser) amount() string {
+	return p.aside(func() {
+		e := p.expr(8)
+		if e.lit && e.text != nil || e.param > 0 {
+			p.coerce(&e, Int8)
+		}
+		p.insert(e.start, "pg_limit(")
+		p.emit(")")
+	})
+}
+
+// lockClause reads FOR UPDATE and its like.
+func (p *parser) lockClause() {
+	p.need("for")
+	switch {
+	case p.take("update"), p.take("no", "key", "update"), p.take("share"), p.take("key", "share"):
+	default:
+		p.syntax()
+	}
+	if p.take("of") {
+		for {
+			p.ident()
+			if !p.take(",") {
+				break
+			}
+		}
+	}
+	if !p.take("nowait") {
+		p.take("skip", "locked")
+	}
+	p.st.Lock = true
+}
+
+// sortList reads expressions with their direction. Nulls are last, unless the order is reversed.
+func (p *parser) sortList(sc *scope) {
+	for {
+		if n := p.outputName(sc, false); n > 0 {
+			p.emit(strconv.Itoa(n))
+		} else {
+			p.expr(0)
+		}
+		desc := false
+		switch {
+		case p.take("desc"):
+			desc = true
+			p.emit(" DESC")
+		case p.take("asc"):
+		case p.is("using"):
+			p.unsupported(p.tok(), "ORDER BY … USING")
+		}
+		switch {
+		case p.take("nulls", "first"):
+			p.emit(" NULLS FIRST")
+		case p.take("nulls", "last"):
+			p.emit(" NULLS LAST")
+		case desc:
+			p.emit(" NULLS FIRST")
+		default:
+			p.emit(" NULLS LAST")
+		}
+		if !p.take(",") {
+			return
+		}
+		p.emit(", ")
+	}
+}
