@@ -104,6 +104,9 @@ func demoFiles(o DemoOptions) (memory, error) {
 	web := demoWeb
 	for _, p := range o.Protocols {
 		listen := p.Demo.Listen
+		if listen == "" {
+			continue // it can't be a server of its own
+		}
 		if o.AnyPort {
 			listen, web = "127.0.0.1:0", "127.0.0.1:0"
 		}

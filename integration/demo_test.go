@@ -15,6 +15,7 @@ import (
 func TestDemo(t *testing.T) {
 	peer(t, "mosquitto_pub", "mosquitto")
 	peer(t, "curl", "curl")
+	peer(t, "psql", "postgresql-client")
 	path := plainProgram(t)
 	dir, err := os.MkdirTemp("", "sg")
 	if err != nil {
@@ -28,8 +29,8 @@ func TestDemo(t *testing.T) {
 
 	// What it prints: each client's name, then a line to copy; the program's own lines have no name.
 	lines := map[string]string{}
-	printed := regexp.MustCompile(`(?m)^\s+(?:http|mqtt)?\s+((?:curl|mosquitto_|spookgw ).*)$`)
-	kinds := map[string]string{"put": "curl -X PUT", "get": "curl http", "events": "curl -N", "sub": "mosquitto_sub", "pub": "mosquitto_pub", "watch": "spookgw watch", "history": "spookgw history"}
+	printed := regexp.MustCompile(`(?m)^\s+(?:http|mqtt|sql)?\s+((?:curl|mosquitto_|psql|spookgw ).*)$`)
+	kinds := map[string]string{"put": "curl -X PUT", "get": "curl http", "events": "curl -N", "sub": "mosquitto_sub", "pub": "mosquitto_pub", "psql": "psql", "watch": "spookgw watch", "history": "spookgw history"}
 	demo.says(t, "a line for each client", func(all string) bool {
 		for _, m := range printed.FindAllStringSubmatch(all, -1) {
 			for kind, begins := range kinds {
@@ -57,6 +58,9 @@ func TestDemo(t *testing.T) {
 
 	// The first result across protocols, by the printed lines alone.
 	sh(lines["pub"])
+	if got := sh(lines["psql"]); !strings.Contains(got, "21.5") { // the last of its lines, a SELECT
+		t.Errorf("psql: got %s", got)
+	}
 	if got := sh(lines["get"]); !strings.Contains(got, "21.5") {
 		t.Errorf("%s: got %q, want the 21.5 that was published", lines["get"], got)
 	}

@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"wrappers/wrappertest": {"wrappers"},
 	"wrappers/http/...":    {"wrappers", "wrappers/relay", "$own"},
 	"wrappers/mqtt/...":    {"wrappers", "wrappers/relay", "$own"},
+	"wrappers/sql/...":     {"wrappers", "wrappers/relay", "wrappers/sql/pgsql", "$own"},
 
 	"daemonclient/...": {"engine/...", "$own", "daemonclient/wire"},
 	"mappings.d":       {}, // the shipped files, embedded
@@ -37,7 +38,7 @@ var mayImport = map[string][]string{
 
 	"gateway":         {"engine/...", "daemonclient/...", "mapping/...", "wrappers", "$own"},
 	"gateway/trial":   {"gateway", "engine/...", "mapping/...", "wrappers"},
-	"gateway/spookgw": {"gateway/...", "daemonclient/...", "engine/...", "mapping/...", "mappings.d", "wrappers", "wrappers/http", "wrappers/mqtt"},
+	"gateway/spookgw": {"gateway/...", "daemonclient/...", "engine/...", "mapping/...", "mappings.d", "wrappers", "wrappers/http", "wrappers/mqtt", "wrappers/sql"},
 
 	"integration/...": {"..."},
 }
@@ -46,11 +47,11 @@ var mayImport = map[string][]string{
 // always the package, and the test packages that state a contract.
 var testsMayImport = map[string][]string{
 	"...":             {"wrappers/wrappertest", "engine/enginetest"},
-	"mapping":         {"mappings.d", "wrappers/http", "wrappers/mqtt"}, // shipped mappings are tried with the real protocols
+	"mapping":         {"mappings.d", "wrappers/http", "wrappers/mqtt", "wrappers/sql"}, // shipped mappings are tried with the real protocols
 	"mapping/propose": {"wrappers/http", "wrappers/mqtt"},
-	"gateway":         {"mappings.d", "wrappers/http", "wrappers/mqtt", "mapping/..."},
+	"gateway":         {"mappings.d", "wrappers/http", "wrappers/mqtt", "wrappers/sql", "mapping/..."},
 
-	"gateway/trial": {"mappings.d", "wrappers/http", "wrappers/mqtt"},
+	"gateway/trial": {"mappings.d", "wrappers/http", "wrappers/mqtt", "wrappers/sql"},
 }
 
 // hclIn are the packages that may import HCL, and cty, its values.

@@ -2,6 +2,7 @@
 #
 #   mosquitto_pub -t sensors/berlin/oven-3 -m '{"value":21.5}'
 #   curl http://gateway/v1/berlin/oven-3
+#   psql -h gateway -c "SELECT * FROM sensors WHERE site = 'berlin'"
 #
 # The register is open: any member of the payload becomes a field. To close and type it, add
 #   fields = { value = number, unit = string, at = time }
@@ -9,6 +10,11 @@
 register "site/{site}/{sensor}" {
   bind "mqtt" "sensors/{site}/{sensor}" {}
   bind "http" "/v1/{site}/{sensor}" {}
+
+  bind "sql" "public.sensors" {
+    key     = { site = payload.site, sensor = payload.sensor }
+    columns = ["value numeric", "unit text", "at timestamptz"]
+  }
 }
 
 test "a sensor reports, and applications see it" {

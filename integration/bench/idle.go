@@ -32,18 +32,24 @@ func idle(l *lab, _ options) (*table, error) {
 	if err != nil {
 		return t, err
 	}
+	sleeper, err := sleepingPostgres()
+	if err != nil {
+		return t, err
+	}
+	defer sleeper.Close()
 	for _, p := range []struct {
-		protocol, mode, upstream, scheme string
-		open                             func(addr string, n int) (io.Closer, error)
+		protocol, mode, upstream, scheme, path string
+		open                                   func(addr string, n int) (io.Closer, error)
 	}{
-		{"http", "http", web.addr, "http://", openHTTP},
-		{"mqtt", "tcp", broker.addr, "tcp://", openMQTT},
+		{"http", "http", web.addr, "http://", "", openHTTP},
+		{"mqtt", "tcp", broker.addr, "tcp://", "", openMQTT},
+		{"sql", "tcp", sleeper.Addr().String(), "postgres://gateway@", "/bench", openSQL},
 	} {
 		haproxy, err := l.haproxy(p.mode, p.upstream)
 		if err != nil {
 			return t, err
 		}
-		gateway, err := l.spookgw(p.protocol, p.scheme+p.upstream)
+		gateway, err := l.spookgw(p.protocol, p.scheme+p.upstream+p.path)
 		if err != nil {
 			return t, err
 		}

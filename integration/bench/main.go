@@ -1,5 +1,5 @@
 // Command bench measures the gateway beside what it is compared with, in one run on one machine:
-// nginx and haproxy as proxies, raw pebble, Redis and etcd as stores, the server without anything
+// nginx, haproxy and pgbouncer as proxies, raw pebble, Redis and etcd as stores, the server without anything
 // between. Contenders take turns, figures are medians of the rounds, rates are ratios to the first column. Absolute figures
 // don't carry over to another machine; ratios roughly do.
 //
@@ -41,12 +41,13 @@ var parts = []part{
 	{"durable", nil, durable},
 	{"http", []string{"nginx", "haproxy", "wrk"}, httpRelay},
 	{"mqtt", []string{"mosquitto", "haproxy"}, mqttRelay},
+	{"sql", []string{"pgbench", "pgbouncer", "psql"}, sqlRelay},
 	{"idle", []string{"nginx", "mosquitto", "haproxy"}, idle},
 }
 
 func main() {
 	var o options
-	only := flag.String("only", "", "of engine, flat, scale, mapping, durable, http, mqtt, idle: those, with commas")
+	only := flag.String("only", "", "of engine, flat, scale, mapping, durable, http, mqtt, sql, idle: those, with commas")
 	gateway := flag.String("gateway", "bin/spookgw", "the program to measure")
 	flag.IntVar(&o.rounds, "rounds", 3, "turns of each contender")
 	flag.DurationVar(&o.length, "length", 2*time.Second, "of one turn")

@@ -201,10 +201,16 @@ log_dest none
 var mappings = map[string]string{
 	"http": `bind "http" "/v1/{site}/{sensor}" {}`,
 	"mqtt": `bind "mqtt" "sensors/{site}/{sensor}" {}`,
+	"sql":  "bind \"sql\" \"sensors\" {\n    key = { site = payload.site, sensor = payload.name }\n  }",
 }
 
 // spookgw is a gateway with one wrapper: a relay, or without upstream the server itself.
 func (l *lab) spookgw(protocol, upstream string) (*process, error) {
+	return l.spookgwWith(protocol, upstream, "register \"site/{site}/{sensor}\" {\n  fields = { value = number }\n  "+mappings[protocol]+"\n}\n")
+}
+
+// spookgwWith is one with a mapping of its own.
+func (l *lab) spookgwWith(protocol, upstream, text string) (*process, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -233,7 +239,6 @@ daemon {
 	if err := os.Mkdir(filepath.Join(dir, "mappings.d"), 0o755); err != nil {
 		return nil, err
 	}
-	text := "register \"site/{site}/{sensor}\" {\n  fields = { value = number }\n  " + mappings[protocol] + "\n}\n"
 	if err := os.WriteFile(filepath.Join(dir, "mappings.d", "bench.hcl"), []byte(text), 0o644); err != nil {
 		return nil, err
 	}

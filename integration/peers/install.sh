@@ -10,7 +10,7 @@ set -eu
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-# command:packages that bring it. gcc is for the race detector.
+# command or file:packages that bring it. gcc is for the race detector.
 wanted='
 mosquitto:mosquitto
 mosquitto_pub:mosquitto-clients
@@ -18,18 +18,22 @@ nginx:nginx
 haproxy:haproxy
 wrk:wrk
 curl:curl
+psql:postgresql-client
+pgbench:postgresql
+/usr/lib/python3/dist-packages/psycopg2/__init__.py:python3,python3-psycopg2
 gcc:gcc,libc6-dev
 '
 if [ "${1:-}" = bench ]; then
 	wanted="$wanted
 redis-server:redis-server
 etcd:etcd-server
+pgbouncer:pgbouncer
 "
 fi
 
 names= packages=
 for line in $wanted; do
-	command -v "${line%%:*}" >/dev/null 2>&1 && continue
+	{ command -v "${line%%:*}" >/dev/null 2>&1 || [ -e "${line%%:*}" ]; } && continue
 	names="$names ${line%%:*}"
 	packages="$packages $(echo "${line#*:}" | tr , ' ')"
 done
@@ -67,7 +71,7 @@ fi
 
 had_unit() { [ -e "/lib/systemd/system/$1.service" ] || [ -e "/usr/lib/systemd/system/$1.service" ]; }
 new_units=
-for unit in mosquitto nginx haproxy redis-server etcd; do
+for unit in mosquitto nginx haproxy postgresql pgbouncer redis-server etcd; do
 	had_unit "$unit" || new_units="$new_units $unit"
 done
 
