@@ -113,9 +113,7 @@ func sizeOf(fs vfs.FS, dir string) (total uint64, err error) {
 	return total, err
 }
 
-// ReadBackup says what a directory is a backup of. ErrInvalid: it is none.
-func ReadBackup(dir string) (BackupInfo, error) { return readBackup(vfs.Default, dir) }
-
+// readBackup says what a directory is a backup of. ErrInvalid: it is none.
 func readBackup(fs vfs.FS, dir string) (BackupInfo, error) {
 	raw, err := readFile(fs, dir, backupFile)
 	if errors.Is(err, os.ErrNotExist) {
