@@ -399,10 +399,10 @@ func (d *database) copyTable(ctx context.Context, f *feed, conn *pgconn.PgConn, 
 			gone = append(gone, address)
 		}
 	}
-	if int64(len(gone))*100 > int64(had)*d.w.maxChange {
+	if int64(len(gone))*100 > int64(had)*d.w.maxLost {
 		d.link.Count("mass_deletes_refused", 1)
-		d.log.Error("rows have gone while the gateway did not listen, more than max_change allows: their registers stay, and are not written back. Delete them by hand, or raise max_change and restart",
-			"table", t.name.String(), "gone", len(gone), "of", had, "max_change", d.w.maxChange)
+		d.log.Error("rows have gone while the gateway did not listen, more than max_lost allows: their registers stay, and are not written back. Delete them by hand, or raise max_lost and restart",
+			"table", t.name.String(), "gone", len(gone), "of", had, "max_lost", d.w.maxLost)
 		return rows, nil
 	}
 	for _, address := range gone {

@@ -34,7 +34,7 @@ var Protocol = wrappers.Protocol{
 			Doc: "whether it is found out which client of the relay changed a row: by session, table and time (probable), or not at all"},
 		{Name: "slot", Kind: wrappers.StringSetting, Default: "",
 			Doc: "name of the replication slot and of the publication; by default made of the gateway's own name"},
-		{Name: "max_change", Kind: wrappers.IntSetting, Default: int64(50), Min: 0, Max: 100,
+		{Name: "max_lost", Kind: wrappers.IntSetting, Default: int64(50), Min: 0, Max: 100,
 			Doc: "how many percent of a table's rows may have gone while the gateway did not listen; beyond it their registers stay"},
 		{Name: "database", Kind: wrappers.StringSetting, Default: "",
 			Doc: "the database, where the upstream's address names none; of a virtual server, the one name it answers to"},
@@ -61,7 +61,7 @@ type wrapper struct {
 	attribute   string
 	slot        string // of the replication slot and the publication
 	database    string
-	maxChange   int64 // percent
+	maxLost     int64 // percent
 }
 
 // New makes the wrapper that a Config describes.
@@ -77,9 +77,9 @@ func New(cfg wrappers.Config) (wrappers.Wrapper, error) {
 		captureWait: time.Duration(cfg.Options.Int("capture_wait_ms")) * time.Millisecond,
 		slot:        cfg.Options.String("slot"), database: cfg.Options.String("database"),
 	}
-	w.maxChange = 50
-	if n, ok := cfg.Options["max_change"].(int64); ok {
-		w.maxChange = n
+	w.maxLost = 50
+	if n, ok := cfg.Options["max_lost"].(int64); ok {
+		w.maxLost = n
 	}
 	if w.captureWait <= 0 {
 		w.captureWait = 5 * time.Second
