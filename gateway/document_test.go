@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -182,18 +181,7 @@ func TestDocumentConditional(t *testing.T) {
 // Whoever follows is told of a document once for each commit, and its writer of the echo once.
 func TestDocumentTold(t *testing.T) {
 	w := newWorld(t, recipes, virtualDocs(), virtualTalk())
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	changes := make(chan wrappers.Change, 100)
-	seq := w.door("docs").Follow(ctx, wrappers.Notify, "")
-	go func() {
-		for c, err := range seq {
-			if err != nil {
-				return
-			}
-			changes <- c
-		}
-	}()
+	changes := w.follow("docs")
 	op := doc(wrappers.Put, "/recipes/bread", `{"rows":[{"name":"a","v":1},{"name":"b","v":2}]}`)
 	op.Tag = 9
 	w.must("docs", op)

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"slices"
 	"testing"
 
@@ -37,18 +36,7 @@ func TestFilledAddress(t *testing.T) {
 
 func TestFilledAddressTold(t *testing.T) {
 	w := newWorld(t, commands, virtualDocs(), virtualTalk())
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	changes := make(chan wrappers.Change, 10)
-	seq := w.door("docs").Follow(ctx, wrappers.Notify, "")
-	go func() {
-		for c, err := range seq {
-			if err != nil {
-				return
-			}
-			changes <- c
-		}
-	}()
+	changes := w.follow("docs")
 	w.must("talk", doc(wrappers.Message, "oven/7", `{"setpoint":5,"note":"n"}`))
 	if c := <-changes; c.Address != "/update?ID=7&t=5" || string(c.Payload.Raw) != `{"note":"n"}` {
 		t.Errorf("%s %s", c.Address, c.Payload.Raw)

@@ -112,11 +112,26 @@ func (w *world) note(e Event) {
 	w.woke = make(chan struct{})
 }
 
+// follow gives what the subscribers of a wrapper are told from now on, until the test ends.
+func (w *world) follow(wrapper string) <-chan wrappers.Change {
+	changes := make(chan wrappers.Change, 100)
+	seq := w.door(wrapper).Follow(w.t.Context(), wrappers.Notify, "")
+	go func() {
+		for c, err := range seq {
+			if err != nil {
+				return
+			}
+			changes <- c
+		}
+	}()
+	return changes
+}
+
 // until waits for a condition that events may make true.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
 	late := time.After(20 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond) // some conditions are a server's, and emit nothing
+	tick := time.NewTicker(3 * time.Millisecond) // some conditions are a server's, and emit nothing
 	defer tick.Stop()
 	for !ok() {
 		w.mu.Lock()
