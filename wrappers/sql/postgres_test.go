@@ -175,14 +175,15 @@ func newDatabase(t testing.TB, schema string) (*postgres, string) {
 			return
 		}
 		defer c.Close(context.Background())
-		_, _ = query(context.Background(), c, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = '"+name+"'")
-		for range 50 {
-			if _, err := query(context.Background(), c, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '"+name+"'"); err == nil {
-				break
+		for _, sql := range []string{
+			"SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active AND database = '" + name + "'", // waits until it has ended
+			"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '" + name + "'",
+			"DROP DATABASE " + name + " WITH (FORCE)",
+		} {
+			if _, err := query(context.Background(), c, sql); err != nil {
+				t.Errorf("%s: %v", sql, err)
 			}
-			time.Sleep(20 * time.Millisecond)
 		}
-		_, _ = query(context.Background(), c, "DROP DATABASE "+name+" WITH (FORCE)")
 	})
 	db := open(t, server.addr(), name)
 	must(t, db, schema)

@@ -201,25 +201,33 @@ func (l *lexer) op() {
 
 // quoted reads '…' from the quote on.
 func (l *lexer) quoted(begin int) (token, error) {
+	text, ok := l.between('\'')
+	switch {
+	case !ok:
+		return token{}, l.fail(begin, "unterminated quoted string")
+	case strings.IndexByte(text, 0) >= 0:
+		return token{}, Errorf(CharacterNotInRange, "invalid byte sequence for encoding \"UTF8\": 0x00")
+	}
+	return token{kind: stringToken, text: text, pos: begin, end: l.at}, nil
+}
+
+// between reads what stands between two of a quote, from the first one on; a doubled one stands for itself. False: there is no
+// second one.
+func (l *lexer) between(quote byte) (string, bool) {
 	var b strings.Builder
-	s := l.sql
 	l.at++
 	for {
-		i := strings.IndexByte(s[l.at:], '\'')
+		i := strings.IndexByte(l.sql[l.at:], quote)
 		if i < 0 {
-			return token{}, l.fail(begin, "unterminated quoted string")
+			return "", false
 		}
-		b.WriteString(s[l.at : l.at+i])
+		b.WriteString(l.sql[l.at : l.at+i])
 		l.at += i + 1
-		if l.at < len(s) && s[l.at] == '\'' {
-			b.WriteByte('\'')
-			l.at++
-			continue
+		if l.at == len(l.sql) || l.sql[l.at] != quote {
+			return b.String(), true
 		}
-		if strings.IndexByte(b.String(), 0) >= 0 {
-			return token{}, Errorf(CharacterNotInRange, "invalid byte sequence for encoding \"UTF8\": 0x00")
-		}
-		return token{kind: stringToken, text: b.String(), pos: begin, end: l.at}, nil
+		b.WriteByte(quote)
+		l.at++
 	}
 }
 
@@ -316,26 +324,14 @@ func (l *lexer) digits(base, most int) (n, count int) {
 
 // delimited reads "…".
 func (l *lexer) delimited(begin int) (token, error) {
-	var b strings.Builder
-	s := l.sql
-	l.at++
-	for {
-		i := strings.IndexByte(s[l.at:], '"')
-		if i < 0 {
-			return token{}, l.fail(begin, "unterminated quoted identifier")
-		}
-		b.WriteString(s[l.at : l.at+i])
-		l.at += i + 1
-		if l.at < len(s) && s[l.at] == '"' {
-			b.WriteByte('"')
-			l.at++
-			continue
-		}
-		if b.Len() == 0 || strings.IndexByte(b.String(), 0) >= 0 {
-			return token{}, l.fail(begin, "zero-length delimited identifier")
-		}
-		return token{kind: quotedToken, text: b.String(), pos: begin, end: l.at}, nil
+	text, ok := l.between('"')
+	switch {
+	case !ok:
+		return token{}, l.fail(begin, "unterminated quoted identifier")
+	case text == "" || strings.IndexByte(text, 0) >= 0:
+		return token{}, l.fail(begin, "zero-length delimited identifier")
 	}
+	return token{kind: quotedToken, text: text, pos: begin, end: l.at}, nil
 }
 
 func (l *lexer) number(begin int) (token, error) {
