@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -39,7 +40,7 @@ func TestCodes(t *testing.T) {
 
 // TestCodesPage holds CODES.md against the pages; -update writes it.
 func TestCodesPage(t *testing.T) {
-	want, err := diag.CodesPage()
+	want, err := codesPage()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,4 +52,36 @@ func TestCodesPage(t *testing.T) {
 	if got, err := os.ReadFile("CODES.md"); err != nil || string(got) != want {
 		t.Errorf("CODES.md is not what the pages say; write it with `go test ./mapping -run TestCodesPage -update` (%v)", err)
 	}
+}
+
+// codesPage is the document that lists all codes with their pages.
+func codesPage() (string, error) {
+	var list, body strings.Builder
+	for _, c := range diag.Codes() {
+		e, err := diag.Explain(string(c))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&list, "| [%s](#%s) | %s |\n", c, strings.ToLower(string(c)), strings.ReplaceAll(e.Title, "|", `\|`))
+		fmt.Fprintf(&body, "\n## %s\n\n**%s.** %s\n", c, upperFirst(e.Title), e.Meaning)
+		if e.Example != "" {
+			fmt.Fprintf(&body, "\n```text\n%s```\n", e.Example)
+		}
+		fmt.Fprintf(&body, "\n**Remedy.** %s\n", e.Remedy)
+	}
+	return `# Codes of findings
+
+Made from ` + "`diag/codes`" + `; ` + "`spookgw explain-code CODE`" + ` prints one. MAP is said of mapping files, GW of gateway.hcl, HCL of both. A code
+means the same kind of mistake in every version. The blocks show the mistakes.
+
+| code | |
+|---|---|
+` + list.String() + body.String(), nil
+}
+
+func upperFirst(s string) string {
+	if s == "" || s[0] < 'a' || s[0] > 'z' {
+		return s
+	}
+	return string(s[0]-'a'+'A') + s[1:]
 }

@@ -68,35 +68,3 @@ func Explain(code string) (Explanation, error) {
 	e.Meaning, e.Remedy = strings.TrimSpace(meaning), strings.TrimSpace(e.Remedy)
 	return e, nil
 }
-
-// CodesPage is the document that lists all codes with their pages.
-func CodesPage() (string, error) {
-	var list, body strings.Builder
-	for _, c := range Codes() {
-		e, err := Explain(string(c))
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(&list, "| [%s](#%s) | %s |\n", c, strings.ToLower(string(c)), strings.ReplaceAll(e.Title, "|", `\|`))
-		fmt.Fprintf(&body, "\n## %s\n\n**%s.** %s\n", c, upperFirst(e.Title), e.Meaning)
-		if e.Example != "" {
-			fmt.Fprintf(&body, "\n```text\n%s```\n", e.Example)
-		}
-		fmt.Fprintf(&body, "\n**Remedy.** %s\n", e.Remedy)
-	}
-	return `# Codes of findings
-
-Made from ` + "`diag/codes`" + `; ` + "`spookgw explain-code CODE`" + ` prints one. MAP is said of mapping files, GW of gateway.hcl, HCL of both. A code
-means the same kind of mistake in every version. The blocks show the mistakes.
-
-| code | |
-|---|---|
-` + list.String() + body.String(), nil
-}
-
-func upperFirst(s string) string {
-	if s == "" || s[0] < 'a' || s[0] > 'z' {
-		return s
-	}
-	return string(s[0]-'a'+'A') + s[1:]
-}
