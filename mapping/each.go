@@ -382,16 +382,8 @@ func (m *message) rowOut(old engine.Value, st *engine.StateBlock, create bool) (
 		}
 	}
 	if create {
-		for i := range b.create {
-			o := &b.create[i]
-			if _, ok := row.Member(o.name); ok {
-				continue
-			}
-			v, err := o.eval(m)
-			if err != nil {
-				return absent, fmt.Errorf("create: %s: %s", o.name, wrappers.Reason(err))
-			}
-			row = setPath(row, []string{o.name}, v)
+		if row, err = m.created(row); err != nil {
+			return absent, err
 		}
 	}
 	if b.when != nil {
@@ -428,11 +420,7 @@ func (m *message) laid(old engine.Value) (engine.Value, error) {
 		for _, x := range m.self.Members() {
 			if t := b.typeOf(x.Name); t != nil && !slices.Contains(b.each.keyed, x.Name) && !b.isMark(x.Name) {
 				was, _ := row.Member(x.Name)
-				v := t.keep(x.Value, was, m.from)
-				if m.from.document() {
-					v = withText(was, v)
-				}
-				out = append(out, lattice.Member{Name: x.Name, Value: v})
+				out = append(out, lattice.Member{Name: x.Name, Value: t.over(was, x.Value, m.from)})
 			}
 		}
 		return lattice.Object(out...), nil

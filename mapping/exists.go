@@ -92,13 +92,7 @@ func (b *Bind) only() bool { return b.Says() && len(b.mapped) == 1 && len(b.ins)
 func (m *message) absence(dst []Effect) ([]Effect, error) {
 	b := m.bind
 	m.there = false
-	if !b.readable {
-		return dst, refuse("the address does not tell which register is meant")
-	}
-	if err := m.keys(); err != nil {
-		return dst, err
-	}
-	name, err := m.register()
+	name, err := m.told()
 	if err != nil {
 		return dst, err
 	}

@@ -188,17 +188,22 @@ func (m *message) gone(dst []Effect) ([]Effect, error) {
 	if !b.readable && b.onDelete == "ignore" {
 		return dst, nil // whichever it is, nothing happens to it
 	}
-	if !b.readable {
-		return dst, refuse("the address does not tell which register is meant")
-	}
-	if err := m.keys(); err != nil {
-		return dst, err
-	}
-	name, err := m.register()
+	name, err := m.told()
 	if err != nil {
 		return dst, err
 	}
 	return append(dst, Effect{Bind: b, Register: name, Delete: true}), nil
+}
+
+// told is the register that the address alone tells.
+func (m *message) told() (string, error) {
+	if !m.bind.readable {
+		return "", refuse("the address does not tell which register is meant")
+	}
+	if err := m.keys(); err != nil {
+		return "", err
+	}
+	return m.register()
 }
 
 func (m *message) passes() (bool, error) {

@@ -93,3 +93,13 @@ func (t *typ) keepItems(v, old engine.Value, from flavour) engine.Value {
 	}
 	return lattice.List(out...)
 }
+
+// over is keep for a member that stands in a document under the field's own name: there a text that says the same keeps its
+// spelling, too.
+func (t *typ) over(was, v engine.Value, from flavour) engine.Value {
+	v = t.keep(v, was, from)
+	if from.document() {
+		v = withText(was, v)
+	}
+	return v
+}

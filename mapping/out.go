@@ -159,11 +159,7 @@ func (m *message) document(st engine.StateBlock, prev *wrappers.Payload, k codec
 		for _, x := range state.Members() {
 			if t := b.typeOf(x.Name); t != nil && !b.isMark(x.Name) && !b.inAddress(x.Name) && !(b.form != nil && b.names(x.Name)) {
 				was, _ := old.Member(x.Name)
-				v := t.keep(x.Value, was, tr.flavour)
-				if tr.flavour.document() {
-					v = withText(was, v)
-				}
-				out = append(out, lattice.Member{Name: x.Name, Value: v})
+				out = append(out, lattice.Member{Name: x.Name, Value: t.over(was, x.Value, tr.flavour)})
 			}
 		}
 		return lattice.Object(out...), nil
@@ -355,18 +351,26 @@ func (b *Bind) CreatePayload(p Place, st engine.StateBlock, pay wrappers.Payload
 		return pay, fmt.Errorf("create: the payload has no members")
 	}
 	m.setPayload(doc)
-	for i := range b.create {
-		o := &b.create[i]
+	if doc, err = m.created(doc); err != nil {
+		return pay, err
+	}
+	whole, err := k.encode(doc, &pay)
+	pay.Raw = whole.Raw
+	return pay, err
+}
+
+// created adds what `create` has to a document, or a row, that doesn't have it.
+func (m *message) created(doc engine.Value) (engine.Value, error) {
+	for i := range m.bind.create {
+		o := &m.bind.create[i]
 		if _, ok := doc.Member(o.name); ok {
 			continue
 		}
 		v, err := o.eval(m)
 		if err != nil {
-			return pay, fmt.Errorf("create: %s: %s", o.name, wrappers.Reason(err))
+			return absent, fmt.Errorf("create: %s: %s", o.name, wrappers.Reason(err))
 		}
 		doc = setPath(doc, []string{o.name}, v)
 	}
-	whole, err := k.encode(doc, &pay)
-	pay.Raw = whole.Raw
-	return pay, err
+	return doc, nil
 }
