@@ -242,6 +242,13 @@ func (p *parser) onConflict(t *Table, alias string) {
 			p.unsupported(at, "a change of the key in ON CONFLICT DO UPDATE")
 		}
 	}
+	c.Same = c.Direct != nil && slices.Equal(c.Direct, c.Targets)
+	for _, col := range p.st.Targets {
+		c.Same = c.Same && (slices.Contains(t.Key, col) || slices.Contains(c.Targets, col))
+	}
+	for _, col := range c.Targets { // one that is not given is cleared only where a row is
+		c.Same = c.Same && slices.Contains(p.st.Targets, col)
+	}
 }
 
 // rowParam begins a parameter that is numbered from behind the client's own, of which there may still come more. No text

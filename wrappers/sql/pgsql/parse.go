@@ -98,6 +98,7 @@ type Conflict struct {
 	Targets []int
 	Types   []OID
 	Direct  []int // columns of the row meant, where the new values of Targets are no more than these; else nil
+	Same    bool  // the row meant is put in all columns that it gives beside the key, so what is there makes no difference
 }
 
 // ConflictAction is what becomes of a row whose key is there already.

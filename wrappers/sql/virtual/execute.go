@@ -395,6 +395,17 @@ func (e *changing) put(row []pgsql.Value, done map[string]bool) error {
 	if err != nil {
 		return err
 	}
+	if e.st.Conflict.Same && e.st.Returning == "" && !done[address] && e.holds(row) {
+		touched := make([]bool, len(row))
+		for _, column := range e.st.Conflict.Targets {
+			touched[column] = true
+		}
+		if is, err := e.run.tx.over(e.t, address, row, touched); is {
+			done[address] = true
+			e.n++
+			return err
+		}
+	}
 	there, err := e.run.tx.get(e.run.ctx, e.t, address)
 	if err != nil {
 		return err
@@ -592,8 +603,9 @@ func (se *session) settle() error {
 	r := se.redo
 	se.redo = nil
 	for try := 1; ; try++ {
+		asks := se.tx.asks()
 		err := se.commit()
-		if err == nil || wrappers.Kind(err) != wrappers.ErrConflict || isSQL(err) || r == nil || r.more || try == mostTries || !se.unsend(r.at) {
+		if err == nil || wrappers.Kind(err) != wrappers.ErrConflict || isSQL(err) || !asks || r == nil || r.more || try == mostTries || !se.unsend(r.at) {
 			if err != nil && r != nil && !r.more {
 				se.unsend(r.at)
 			}
@@ -604,6 +616,9 @@ func (se *session) settle() error {
 			se.tx = nil
 			se.unsend(r.at)
 			return err
+		}
+		if se.tx == nil {
+			return nil // there is nothing left to do
 		}
 	}
 }

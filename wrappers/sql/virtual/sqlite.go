@@ -528,6 +528,9 @@ func (k *rowsCursor) Filter(mask int, _ string, args ...sqlite3.Value) error {
 	}
 	for _, c := range r.tx.order {
 		if c.table == t && !c.dead && c.row != nil && k.matches(c.row) {
+			if err := r.tx.look(r.ctx, c); err != nil {
+				return k.v.c.failed(err)
+			}
 			k.own = append(k.own, c)
 		}
 	}

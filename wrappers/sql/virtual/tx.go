@@ -20,7 +20,7 @@ type tx struct {
 	undo    []undo
 	reads   map[string]wrappers.Version // of a block: what was read first; "": it was not there
 	block   bool
-	over    bool // more was read than is kept
+	beyond  bool // more was read than is kept
 	size    int
 	notify  []notification
 }
@@ -32,6 +32,7 @@ type change struct {
 	base    wrappers.Version // of the row that was read, "" if there was none
 	row     []pgsql.Value    // nil: it goes, or stays away
 	touched []bool           // columns that were written; nil: all
+	blind   bool             // nobody has looked what is there: touched is written over whatever it is
 	dead    bool             // undone
 }
 
@@ -72,8 +73,39 @@ func (x *tx) get(ctx context.Context, t *table, address string) (*row, error) {
 		if c.row == nil {
 			return nil, nil
 		}
+		if err := x.look(ctx, c); err != nil {
+			return nil, err
+		}
 		return &row{c.row, c.base}, nil
 	}
+	return x.read(ctx, t, address)
+}
+
+// look reads what a blind change is laid over, since somebody wants to see it.
+func (x *tx) look(ctx context.Context, c *change) error {
+	if !c.blind {
+		return nil
+	}
+	there, err := x.read(ctx, c.table, c.address)
+	if err != nil {
+		return err
+	}
+	c.blind = false
+	if there == nil {
+		c.touched = nil
+		return nil
+	}
+	for i, is := range c.touched {
+		if is {
+			there.values[i] = c.row[i]
+		}
+	}
+	c.row, c.base = there.values, there.version
+	return nil
+}
+
+// read gives a row as it is committed.
+func (x *tx) read(ctx context.Context, t *table, address string) (*row, error) {
 	res, err := x.link.Do(ctx, wrappers.Operation{Verb: wrappers.Read, Address: address, Who: x.who})
 	if errors.Is(err, wrappers.ErrNotFound) {
 		x.saw(address, "")
@@ -106,10 +138,23 @@ func (x *tx) saw(address string, v wrappers.Version) {
 		return
 	}
 	if len(x.reads) >= mostReads {
-		x.over = true
+		x.beyond = true
 		return
 	}
 	x.reads[address] = v
+}
+
+// over stages columns that are written over whatever is there, if anything: no version is asked for. False: the
+// transaction has to look.
+func (x *tx) over(t *table, address string, values []pgsql.Value, touched []bool) (bool, error) {
+	if x.block || x.strict || x.changes[address] != nil {
+		return false, nil
+	}
+	if err := x.stage(t, address, "", values, touched); err != nil {
+		return true, err
+	}
+	x.changes[address].blind = true
+	return true, nil
 }
 
 // stage notes what a row is to be. base is the version that was read of it, where this is its first change.
@@ -211,7 +256,7 @@ func (x *tx) operation() (wrappers.Operation, error) {
 	}
 	if !x.strict {
 		x.reads = nil
-	} else if x.over {
+	} else if x.beyond {
 		return op, &pgsql.Error{Code: "54000", Message: "the transaction has read too many rows to be serializable", Hint: "It may read 20,000 rows before it writes."}
 	}
 	for address, v := range x.reads {
@@ -232,8 +277,19 @@ func (x *tx) operation() (wrappers.Operation, error) {
 	return op, nil
 }
 
+// asks tells whether the transaction's write depends on what it has read: one that doesn't is not done again, since nobody
+// can have come between.
+func (x *tx) asks() bool {
+	return slices.ContainsFunc(x.order, func(c *change) bool { return !c.blind && !c.dead }) || len(x.reads) > 0
+}
+
 func (c *change) operation() (wrappers.Operation, error) {
 	op := wrappers.Operation{Address: c.address}
+	if c.blind {
+		raw, err := c.table.encodeRow(c.row, func(i int) bool { return c.touched[i] })
+		op.Verb, op.Payload = wrappers.Merge, wrappers.Payload{Raw: raw, Type: "application/cbor"}
+		return op, err
+	}
 	if c.base == "" {
 		op.If.Differ = []wrappers.Version{wrappers.Any}
 	} else {
