@@ -522,7 +522,7 @@ func benchSQL(b *testing.B, f func(ctx context.Context, c *pgx.Conn, i int) erro
 	if _, err := pgxTo(b, addr).Exec(b.Context(), "INSERT INTO counts (name, n) SELECT g::text, g FROM generate_series(0, 999) g"); err != nil {
 		b.Fatal(err)
 	}
-	const clients = 32
+	const clients = 16
 	conns := make([]*pgx.Conn, clients)
 	for i := range conns {
 		conns[i] = pgxTo(b, addr)
