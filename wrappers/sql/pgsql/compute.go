@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -340,12 +341,19 @@ func Zone(name string) (*time.Location, error) {
 	if f, err := strconv.ParseFloat(name, 64); err == nil && math.Abs(f) <= 16 {
 		return time.FixedZone(name, int(f*3600)), nil
 	}
+	if loc, ok := zones.Load(name); ok {
+		return loc.(*time.Location), nil
+	}
 	loc, err := time.LoadLocation(name)
 	if err != nil {
 		return nil, Errorf("22023", "time zone \"%s\" not recognized", clipText(name))
 	}
-	return loc, nil
+	known, _ := zones.LoadOrStore(name, loc)
+	return known.(*time.Location), nil
 }
+
+// zones are those that were asked for: a zone is one Location, however many sessions have it.
+var zones sync.Map
 
 // ArrayJSON gives the items of an array as JSON, each as it is inside of SQLite.
 func ArrayJSON(s string, elem OID, zone *time.Location) (string, error) {

@@ -118,7 +118,7 @@ func (se *session) control(st *pgsql.Statement) (*result, error) {
 		return r, se.notifyIn(x, st.Name, st.Text)
 	case pgsql.Deallocate:
 		if st.Name == "" {
-			se.prepared = map[string]*prepared{}
+			se.prepared = nil
 			return r, nil
 		}
 		if se.prepared[st.Name] == nil {
@@ -131,7 +131,7 @@ func (se *session) control(st *pgsql.Statement) (*result, error) {
 			if se.block {
 				return nil, pgsql.Errorf("25001", "DISCARD ALL cannot run inside a transaction block")
 			}
-			se.prepared = map[string]*prepared{}
+			se.prepared = nil
 			se.closePortals()
 			se.server.hub.unlisten(se, "")
 			for _, name := range se.settings.names() {
@@ -328,7 +328,7 @@ func (se *session) declare(st *pgsql.Statement, params []pgsql.Value) (*result, 
 	}
 	copied := *st
 	copied.Kind, copied.Tag = pgsql.Select, "SELECT"
-	se.portals[st.Name] = &portal{st: &copied, params: slices.Clone(params), cursor: true}
+	se.keep(st.Name, &portal{st: &copied, params: slices.Clone(params), cursor: true})
 	return &result{tag: st.Tag}, nil
 }
 

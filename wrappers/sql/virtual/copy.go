@@ -178,7 +178,7 @@ func (se *session) copyIn(st *pgsql.Statement) error {
 		return err
 	}
 	for {
-		msg, err := se.backend.Receive()
+		msg, err := se.inbox.receive()
 		if err != nil {
 			return fail(err)
 		}

@@ -15,46 +15,6 @@ import (
 	"github.com/spooksystems/gateway/wrappers/sql/pgsql"
 )
 
-// A plan is a translated statement, kept for its text.
-type plan struct {
-	st     *pgsql.Statement
-	schema *schema
-	zone   *time.Location
-	path   string
-}
-
-const mostPlans = 256
-
-// circumstances are what a translation depends on.
-func (se *session) circumstances() plan {
-	path, _ := se.settings.show("search_path")
-	return plan{schema: se.schema(), zone: se.settings.zone, path: path}
-}
-
-func (p *plan) circumstances() plan { return plan{schema: p.schema, zone: p.zone, path: p.path} }
-
-// translate gives the statement behind a text.
-func (se *session) translate(sql string, types []pgsql.OID) (*pgsql.Statement, error) {
-	now := se.circumstances()
-	if len(types) == 0 {
-		if p := se.planned[sql]; p != nil && p.circumstances() == now {
-			return p.st, nil
-		}
-	}
-	st, err := pgsql.Translate(sql, pgsql.Options{Catalog: finder{now.schema, se.path()}, Zone: se.settings.zone, Params: types})
-	if err != nil {
-		return nil, err
-	}
-	if len(types) == 0 && len(sql) < 16<<10 {
-		if se.planned == nil || len(se.planned) >= mostPlans {
-			se.planned = map[string]*plan{}
-		}
-		now.st = st
-		se.planned[sql] = &now
-	}
-	return st, nil
-}
-
 // rows is where the rows of a result come from.
 type rows interface {
 	// next gives a row, valid until the next call; nil: there are no more.

@@ -159,7 +159,7 @@ func (se *session) current(p *prepared) (*pgsql.Statement, error) {
 		}
 		return p.st, nil
 	}
-	if now := se.circumstances(); p.plan != now && (p.st.Table != nil || p.st.Kind == pgsql.Select || p.st.Kind == pgsql.Declare) {
+	if now := se.circumstances(); p.under != now && (p.st.Table != nil || p.st.Kind == pgsql.Select || p.st.Kind == pgsql.Declare) {
 		st, err := se.translate(p.sql, p.types)
 		if err != nil {
 			return nil, err
@@ -167,7 +167,7 @@ func (se *session) current(p *prepared) (*pgsql.Statement, error) {
 		if len(st.Columns) != len(p.st.Columns) {
 			return nil, pgsql.Errorf(pgsql.FeatureNotSupported, "cached plan must not change result type")
 		}
-		p.st, p.plan = st, now
+		p.st, p.under = st, now
 	}
 	return p.st, nil
 }
@@ -186,7 +186,10 @@ func (se *session) prepare(name, sql string, types []pgsql.OID) error {
 	if err != nil {
 		return err
 	}
-	se.prepared[name] = &prepared{sql: sql, types: types, params: st.Params, st: st, plan: se.circumstances()}
+	if se.prepared == nil {
+		se.prepared = map[string]*prepared{}
+	}
+	se.prepared[name] = &prepared{sql: sql, types: types, params: st.Params, st: st, under: se.circumstances()}
 	return nil
 }
 
@@ -274,7 +277,7 @@ func (se *session) bind(m *pgproto3.Bind) error {
 		return pgsql.Errorf("08P01", "bind message has %d result formats but query has %d columns", n, len(st.Columns))
 	}
 	se.closePortal(m.DestinationPortal)
-	se.portals[m.DestinationPortal] = &portal{st: st, params: params, formats: append([]int16{}, m.ResultFormatCodes...)}
+	se.keep(m.DestinationPortal, &portal{st: st, params: params, formats: append([]int16{}, m.ResultFormatCodes...)})
 	se.send(&pgproto3.BindComplete{})
 	return nil
 }
@@ -423,6 +426,13 @@ func (se *session) sync() {
 	}
 }
 
+func (se *session) keep(name string, p *portal) {
+	if se.portals == nil {
+		se.portals = map[string]*portal{}
+	}
+	se.portals[name] = p
+}
+
 func (se *session) closePortal(name string) {
 	p := se.portals[name]
 	if p == nil {
@@ -444,7 +454,7 @@ func (se *session) closePortals() {
 func (se *session) row(row []pgsql.Value, columns []pgsql.Result, formats []int16) error {
 	se.mu.Lock()
 	begin := len(se.out)
-	b := append(se.out, 'D', 0, 0, 0, 0)
+	b := append(se.room(), 'D', 0, 0, 0, 0)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(row)))
 	var err error
 	for i, v := range row {

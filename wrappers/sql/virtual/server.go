@@ -34,6 +34,7 @@ type server struct {
 	log     *slog.Logger
 	started time.Time
 	pools   atomic.Pointer[pool]
+	plans   plans
 	hub     hub
 	pids    atomic.Uint32
 	mu      sync.Mutex
@@ -83,6 +84,7 @@ func (s *server) reload() <-chan struct{} {
 	})
 	if old := s.pools.Swap(newPool(tables)); old != nil {
 		old.close()
+		s.plans.forget()
 	}
 	return changed
 }

@@ -23,7 +23,7 @@ type session struct {
 	peer     *relay.Peer
 	tls      bool
 	minor    int // of protocol 3
-	backend  *pgproto3.Backend
+	inbox    inbox
 	user     string
 	database string
 	who      wrappers.Who
@@ -35,7 +35,6 @@ type session struct {
 
 	prepared map[string]*prepared
 	portals  map[string]*portal
-	planned  map[string]*plan
 
 	tx       *tx // of BEGIN, or what has not been committed since the last Sync
 	block    bool
@@ -70,7 +69,7 @@ type prepared struct {
 	types  []pgsql.OID // as the client gave them
 	params []pgsql.OID
 	st     *pgsql.Statement
-	plan   plan // under which st was made
+	under  circumstances // in which st was made
 }
 
 // Bounds of a session.
@@ -79,7 +78,7 @@ const (
 	mostPortals  = 500
 	flushAt      = 32 << 10
 	holdAtMost   = 1 << 20
-	idleBuffer   = 4 << 10
+	outBuffer    = 4 << 10
 )
 
 var errCanceled = &pgsql.Error{Code: "57014", Message: "canceling statement due to user request"}
@@ -129,11 +128,33 @@ func (se *session) visible(o pgsql.OID) bool {
 	return false
 }
 
+// outPool has buffers for what is about to be written. A session holds one only while it has something to say.
+var outPool = sync.Pool{New: func() any { return new([outBuffer]byte) }}
+
+// room gives what waits to be written, to append to.
+func (se *session) room() []byte {
+	if se.out == nil {
+		se.out = outPool.Get().(*[outBuffer]byte)[:0]
+	}
+	return se.out
+}
+
+// giveBack gives the buffer back when there is nothing in it.
+func (se *session) giveBack() {
+	if len(se.out) > 0 {
+		return
+	}
+	if cap(se.out) == outBuffer {
+		outPool.Put((*[outBuffer]byte)(se.out[:outBuffer]))
+	}
+	se.out = nil
+}
+
 // send puts a message behind those that wait to be written.
 func (se *session) send(m pgproto3.BackendMessage) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
-	out, err := m.Encode(se.out)
+	out, err := m.Encode(se.room())
 	if err != nil {
 		se.server.log.Warn("a message can't be written", "err", err)
 		return
@@ -207,11 +228,12 @@ func (se *session) tell(n notification) {
 		}
 		return
 	}
-	se.out = appendNotification(se.out, n)
+	se.out = appendNotification(se.room(), n)
 	_ = se.conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
 	_, err := se.conn.Write(se.out)
 	se.sent += int64(len(se.out))
 	se.out = se.out[:0]
+	se.giveBack()
 	if err != nil {
 		se.closed = true
 		_ = se.conn.Close()
@@ -307,7 +329,7 @@ func (se *session) ready() {
 	se.mu.Lock()
 	if !se.block {
 		for _, n := range se.waiting {
-			se.out = appendNotification(se.out, n)
+			se.out = appendNotification(se.room(), n)
 		}
 		se.waiting = nil
 	}
@@ -325,13 +347,11 @@ func (se *session) loop(ctx context.Context) {
 		se.mu.Lock()
 		se.idle = !se.block
 		for se.idle && len(se.waiting) > 0 {
-			se.out = appendNotification(se.out, se.waiting[0])
+			se.out = appendNotification(se.room(), se.waiting[0])
 			se.waiting = se.waiting[1:]
 		}
 		err := se.flushLocked()
-		if cap(se.out) > idleBuffer {
-			se.out = nil // a session may be idle for long
-		}
+		se.giveBack() // a session may be idle for long
 		closed := se.closed
 		se.mu.Unlock()
 		if err != nil || closed {
@@ -358,7 +378,7 @@ func (se *session) receive() (more bool, err error) {
 			deadline = time.Now().Add(d)
 		}
 		_ = se.conn.SetReadDeadline(deadline)
-		msg, err := se.backend.Receive()
+		msg, err := se.inbox.receive()
 		se.mu.Lock()
 		se.idle = false
 		se.mu.Unlock()
@@ -404,7 +424,7 @@ func (se *session) receive() (more bool, err error) {
 
 // broken tells a peer why it loses its session.
 func (se *session) broken(err error) {
-	var over *pgproto3.ExceededMaxBodyLenErr
+	var over *oversized
 	var timeout net.Error
 	switch {
 	case errors.As(err, &over):

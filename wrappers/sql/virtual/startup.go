@@ -45,9 +45,10 @@ func (b *buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
 // serve is one connection, from its first byte to its end.
 func (s *server) serve(ctx context.Context, p *relay.Peer) {
 	defer p.Close()
-	conn := &buffered{p, bufio.NewReaderSize(p, 512)}
-	se := &session{server: s, conn: conn, peer: p, began: time.Now(), prepared: map[string]*prepared{}, portals: map[string]*portal{}}
+	se := &session{server: s, conn: p, peer: p, began: time.Now()}
 	if s.Config.TLS != nil {
+		conn := &buffered{p, bufio.NewReaderSize(p, 512)}
+		se.conn = conn
 		if first, err := conn.r.Peek(1); err != nil {
 			return
 		} else if first[0] == tlsFirstByte && !se.secure(ctx) {
@@ -73,9 +74,10 @@ func (s *server) serve(ctx context.Context, p *relay.Peer) {
 				}
 				continue
 			}
-			if n := conn.r.Buffered(); n > 0 {
+			if se.conn.(*buffered).r.Buffered() > 0 {
 				return // bytes sent before the answer would be taken for encrypted ones
 			}
+			se.conn = p
 			if _, err := se.conn.Write([]byte{'S'}); err != nil || !se.secure(ctx) {
 				return
 			}
@@ -129,8 +131,8 @@ func readStartup(r io.Reader) (code uint32, body []byte, err error) {
 // startup is everything between the startup message and the end of the session.
 func (se *session) startup(ctx context.Context, body []byte) {
 	s := se.server
-	se.backend = pgproto3.NewBackend(se.conn, io.Discard)
-	se.backend.SetMaxBodyLen(s.Config.Limits.Frame)
+	se.inbox = inbox{relay.NewWindow(se.conn), s.Config.Limits.Frame}
+	defer se.inbox.window.Close()
 	params, ok := startupParameters(body)
 	if !ok {
 		s.link.Count("garbage", 1)
@@ -269,16 +271,15 @@ func (se *session) authenticate() bool {
 		return false
 	}
 	se.send(&pgproto3.AuthenticationSASL{AuthMechanisms: []string{scramName}})
-	if se.flush() != nil || se.backend.SetAuthType(pgproto3.AuthTypeSASL) != nil {
+	if se.flush() != nil {
 		return false
 	}
 	x := scram{keys: keys}
-	msg, err := se.backend.Receive()
-	if err != nil {
+	var initial pgproto3.SASLInitialResponse
+	if err := se.inbox.sasl(&initial); err != nil {
 		return false
 	}
-	initial, ok := msg.(*pgproto3.SASLInitialResponse)
-	if !ok || initial.AuthMechanism != scramName {
+	if initial.AuthMechanism != scramName {
 		se.fatal("08P01", "client selected an invalid SASL authentication mechanism")
 		return false
 	}
@@ -288,15 +289,11 @@ func (se *session) authenticate() bool {
 		return false
 	}
 	se.send(&pgproto3.AuthenticationSASLContinue{Data: answer})
-	if se.flush() != nil || se.backend.SetAuthType(pgproto3.AuthTypeSASLContinue) != nil {
+	if se.flush() != nil {
 		return false
 	}
-	if msg, err = se.backend.Receive(); err != nil {
-		return false
-	}
-	response, ok := msg.(*pgproto3.SASLResponse)
-	if !ok {
-		se.fatal("08P01", "expected SASL response")
+	var response pgproto3.SASLResponse
+	if err := se.inbox.sasl(&response); err != nil {
 		return false
 	}
 	answer, right, err := x.final(response.Data)
@@ -309,5 +306,5 @@ func (se *session) authenticate() bool {
 	}
 	se.send(&pgproto3.AuthenticationSASLFinal{Data: answer})
 	se.who.Principal, se.who.Verified = principal, true
-	return se.backend.SetAuthType(pgproto3.AuthTypeOk) == nil
+	return true
 }
