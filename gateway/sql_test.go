@@ -139,22 +139,6 @@ func TestPsqlTour(t *testing.T) {
 	}
 }
 
-// TestPsycopg runs a script of psycopg, which is built on libpq.
-func TestPsycopg(t *testing.T) {
-	const python = "/usr/bin/python3" // the one that Debian's packages are for
-	if err := exec.Command(python, "-c", "import psycopg2").Run(); err != nil {
-		t.Skipf("psycopg is not installed: %v", err)
-	}
-	_, _, addr := sqlWorld(t, nil)
-	host, port, _ := net.SplitHostPort(addr)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, python, filepath.Join("testdata", "sql", "client.py"), host, port).CombinedOutput()
-	if err != nil || string(out) != "ok\n" {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
-
 // TestPgx goes through what pgx does by default: binary formats, described statements, batches, COPY.
 func TestPgx(t *testing.T) {
 	_, other, addr := sqlWorld(t, nil)

@@ -1034,6 +1034,9 @@ func (p *parser) parens() ex {
 		return e
 	}
 	e.start, e.end = start, len(p.out)
+	if e.typ == Record && p.is(".") {
+		return p.member(e)
+	}
 	return e
 }
 

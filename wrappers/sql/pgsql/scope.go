@@ -59,6 +59,9 @@ type scope struct {
 	using   map[string]bool // columns that stand for those of two sources
 	ctes    map[string][]field
 	outs    []Result // of the SELECT, once known: ORDER BY may name them
+	listed  bool     // its list is being read
+	item    int      // the token with which an item of the list began
+	sets    []string // SQLite: how many rows the functions in the list give that give some
 }
 
 func (s *scope) cte(name string) ([]field, bool) {

@@ -324,9 +324,15 @@ func (p *parser) selectCore() (outs []Result, sc *scope) {
 			p.i = behind
 			p.emit(fromText)
 		}
+		if len(sc.sets) > 0 {
+			p.countSets(sc.sets, from < 0)
+		}
 		if p.take("where") {
 			p.emit(" WHERE ")
 			p.condition()
+		}
+		if p.is("group", "by") && len(sc.sets) > 0 {
+			p.unsupported(p.tok(), "a set-returning function beside GROUP BY")
 		}
 		if p.take("group", "by") {
 			p.groupBy(sc)
@@ -450,7 +456,9 @@ func (p *parser) selectList(sc *scope) []Result {
 		default:
 			sep()
 			from := p.i
+			sc.listed, sc.item = true, from
 			e := p.expr(0)
+			sc.listed = false
 			if e.row {
 				p.unsupported(t, "a row as a value")
 			}

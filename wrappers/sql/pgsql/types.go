@@ -43,6 +43,7 @@ const (
 	CharArray   OID = 1002
 	Int2Vector  OID = 22
 	OidVector   OID = 30
+	Record      OID = 2249
 	BoolArray   OID = 1000
 	Float8Array OID = 1022
 	NumArray    OID = 1231
@@ -80,6 +81,7 @@ var Types = []Type{
 	{Oid, "oid", "oid", 4, 'N', OidArray, 0},
 	{Xid, "xid", "xid", 4, 'U', 1011, 0},
 	{OidVector, "oidvector", "oidvector", -1, 'A', 1013, Oid},
+	{Record, "record", "record", -1, 'P', 2287, 0},
 	{JSON, "json", "json", -1, 'U', 199, 0},
 	{NodeTree, "pg_node_tree", "pg_node_tree", -1, 'Z', 0, 0},
 	{Float4, "float4", "real", 4, 'N', 1021, 0},

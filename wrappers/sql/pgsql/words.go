@@ -1,6 +1,7 @@
 package pgsql
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -250,7 +251,7 @@ func (p *parser) array() ex {
 
 // function reads a call.
 func (p *parser) function() ex {
-	t := p.tok()
+	t, at := p.tok(), p.i
 	start := len(p.out)
 	name := p.label()
 	if p.take(".") {
@@ -279,6 +280,9 @@ func (p *parser) function() ex {
 		p.unsupported(t, "overlay()")
 	case "coalesce", "greatest", "least", "nullif":
 		return p.alternatives(name, start)
+	}
+	if slices.Contains(setFunctions, name) {
+		return p.setFunction(at, name, start)
 	}
 	f, known := functions[name]
 	if !known {

@@ -2,6 +2,8 @@ package virtual
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spooksystems/gateway/wrappers/sql/pgsql"
@@ -193,6 +195,15 @@ func init() {
 		catalogueTableOf("pg_catalog.pg_stat_activity", `datid oid, datname name, pid int4, leader_pid int4, usesysid oid, usename name, application_name text, client_addr text,
 			client_hostname text, client_port int4, backend_start timestamptz, xact_start timestamptz, query_start timestamptz, state_change timestamptz,
 			wait_event_type text, wait_event text, state text, backend_xid xid, backend_xmin xid, query_id int8, query text, backend_type text`, func(_ *schema, se *session) []rec { return se.server.activity() }),
+		catalogueTableOf("pg_catalog.pg_cursors", "name text, statement text, is_holdable bool, is_binary bool, is_scrollable bool, creation_time timestamptz", func(_ *schema, se *session) []rec {
+			var out []rec
+			for _, name := range slices.Sorted(maps.Keys(se.portals)) {
+				if p := se.portals[name]; p.cursor {
+					out = append(out, rec{"name": name, "is_holdable": false, "is_binary": false, "is_scrollable": false, "creation_time": pgsql.TimeText(se.txNow)})
+				}
+			}
+			return out
+		}),
 		catalogueTableOf("information_schema.schemata", "catalog_name name, schema_name name, schema_owner name, default_character_set_catalog name, default_character_set_schema name, default_character_set_name name, sql_path text", func(s *schema, se *session) []rec {
 			var out []rec
 			for _, n := range s.schemas() {

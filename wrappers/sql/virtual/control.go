@@ -383,8 +383,11 @@ func (f *fetching) next() ([]pgsql.Value, error) {
 
 func (f *fetching) close() {}
 
-// columnsOf are the columns of a statement's result, also of a FETCH.
+// columnsOf are the columns of a statement's result, also of a FETCH. DECLARE gives none, though its cursor does.
 func (se *session) columnsOf(st *pgsql.Statement) []pgsql.Result {
+	if st.Kind == pgsql.Declare {
+		return nil
+	}
 	if st.Kind == pgsql.Fetch && !st.Local {
 		if p := se.portals[st.Name]; p != nil {
 			return p.st.Columns

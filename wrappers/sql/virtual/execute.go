@@ -188,7 +188,7 @@ func (se *session) perform(st *pgsql.Statement, params []pgsql.Value) (*result, 
 
 // writable gives the transaction that a change belongs to.
 func (se *session) writable() (*tx, error) {
-	if se.readOnly {
+	if only, _ := se.settings.show("transaction_read_only"); se.readOnly || only == "on" {
 		return nil, errReadOnly
 	}
 	if !se.who.Verified && se.server.Config.Anonymous < wrappers.WriteAccess {

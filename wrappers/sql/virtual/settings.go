@@ -73,6 +73,10 @@ func (s *settings) show(name string) (string, bool) {
 	if v, ok := s.values[name]; ok {
 		return v, true
 	}
+	switch name {
+	case "transaction_isolation", "transaction_read_only", "transaction_deferrable": // outside of a block: of the next one
+		return s.show("default_" + name)
+	}
 	v, ok := defaults[name]
 	return v, ok
 }
