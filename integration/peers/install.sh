@@ -21,6 +21,8 @@ curl:curl
 psql:postgresql-client
 pgbench:postgresql
 /usr/lib/python3/dist-packages/psycopg2/__init__.py:python3,python3-psycopg2
+/usr/lib/python3/dist-packages/psycopg/__init__.py:python3,python3-psycopg
+/usr/lib/python3/dist-packages/sqlalchemy/__init__.py:python3,python3-sqlalchemy
 gcc:gcc,libc6-dev
 '
 if [ "${1:-}" = bench ]; then
@@ -31,15 +33,43 @@ pgbouncer:pgbouncer
 "
 fi
 
+# A Java that is there gets its driver; it is not brought for that.
+if command -v javac >/dev/null 2>&1; then
+	wanted="$wanted
+/usr/share/java/postgresql.jar:libpostgresql-jdbc-java
+"
+fi
+# Debian's node-postgres needs Debian's node; beside another one it comes by that one's npm.
+pg_by_npm=
+if ! NODE_PATH=/usr/share/nodejs:/usr/local/lib/node_modules:/usr/lib/node_modules node -e "require('pg')" >/dev/null 2>&1; then
+	if command -v npm >/dev/null 2>&1; then
+		pg_by_npm=yes
+	else
+		wanted="$wanted
+/usr/share/nodejs/pg/package.json:nodejs,node-pg
+"
+	fi
+fi
+
 names= packages=
 for line in $wanted; do
 	{ command -v "${line%%:*}" >/dev/null 2>&1 || [ -e "${line%%:*}" ]; } && continue
 	names="$names ${line%%:*}"
 	packages="$packages $(echo "${line#*:}" | tr , ' ')"
 done
-[ -n "$names" ] || exit 0
+[ -n "$names$pg_by_npm" ] || exit 0
 
 hint="To install: apt-get install$packages"
+if [ -n "$pg_by_npm" ]; then
+	if [ "${PEERS:-}" = skip ] || [ "$(id -u)" != 0 ]; then
+		echo "peers: missing: node-postgres. To install: npm install --global pg"
+	else
+		echo "peers: installing node-postgres"
+		npm install --global --no-audit --no-fund --fetch-retries=1 --fetch-timeout=30000 pg@8 >/dev/null 2>&1 </dev/null ||
+			echo "peers: could not install node-postgres. What needs it is skipped by name."
+	fi
+	[ -n "$names" ] || exit 0
+fi
 if [ "${PEERS:-}" = skip ]; then
 	echo "peers: missing, and PEERS=skip:$names"
 	exit 0
