@@ -132,3 +132,12 @@ SELECT -2 ^ 2, 2 ^ 3 ^ 2, - 5 + 3, '2026-01-31'::date + 1, true::text, true::int
 SELECT jsonb_build_object('k', 1, 't', 'v', 'n', null), jsonb_build_array(1, 'x'), '{"b": 1, "aa": 2, "a": 3}'::jsonb;
 SELECT 1 UNION ALL SELECT 2 INTERSECT SELECT 2;
 SELECT greatest(1, NULL, 3), NULL = NULL, 5 % -3, 'ab' < 'b', round(-2.5), 2.5::int, 'a' || NULL;
+-- Functions that give rows, in a list.
+SELECT unnest(ARRAY['a','b']) AS x, generate_series(1, 3) AS n, 'same' AS s;
+SELECT site, unnest(string_to_array('x,y', ',')) AS part FROM (VALUES ('rome'), ('oslo')) v(site) ORDER BY 1, 2 DESC LIMIT 3;
+SELECT unnest('{}'::text[]) AS none;
+SELECT generate_subscripts(ARRAY['p','q'], 1), unnest(ARRAY[10,20]) + 1 AS more;
+SELECT (information_schema._pg_expandarray(ARRAY[7,8])).n AS n, (information_schema._pg_expandarray(ARRAY[7,8])).x AS x, information_schema._pg_expandarray(ARRAY[7,8]) AS both;
+SELECT r.n, (r.k).x FROM (SELECT generate_series(5, 1, -2) AS n, information_schema._pg_expandarray('{4,5,6}'::int[]) AS k) r WHERE (r.k).n > 1;
+SELECT DISTINCT unnest(ARRAY[1,1,2]) AS d ORDER BY 1;
+SELECT count(*) FROM (SELECT unnest(ARRAY[1,2,3])) s(v) WHERE v > 1;
