@@ -28,7 +28,7 @@ func NewWindow(c net.Conn) *Window {
 		v.try = func(fd uintptr) bool {
 			v.buf = getBuffer(tinyBuffer)
 			var wait bool
-			if v.n, wait, v.err = tryRead(fd, v.buf); wait {
+			if v.n, wait, v.err = tryRead(fd, v.buf); v.n <= 0 {
 				v.Close()
 			}
 			return !wait
