@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"wrappers/wrappertest": {"wrappers"},
 	"wrappers/http/...":    {"wrappers", "wrappers/relay", "$own"},
 	"wrappers/mqtt/...":    {"wrappers", "wrappers/relay", "$own"},
-	"wrappers/sql/...":     {"wrappers", "wrappers/relay", "wrappers/sql/pgsql", "$own"},
+	"wrappers/sql/...":     {"wrappers", "wrappers/relay", "wrappers/sql/pgsql", "wrappers/sql/sqlrow", "$own"},
 
 	"daemonclient/...": {"engine/...", "$own", "daemonclient/wire"},
 	"mappings.d":       {}, // the shipped files, embedded

@@ -3,16 +3,14 @@ package sql
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/spooksystems/gateway/wrappers"
+	"github.com/spooksystems/gateway/wrappers/sql/sqlrow"
 )
 
-// A row's address is its table and its key: schema.table?column=value&column2=value, columns in
-// the order of their names, names and values as in a form (space is '+', what could be read as
-// something else is percent-escaped).
+// A row's address is its table and its key, in the form of package sqlrow: schema.table?column=value&column2=value.
 var syntax = wrappers.Syntax{
 	Separator: ".",
 	Forbidden: "?\x00",
@@ -51,11 +49,13 @@ type keyColumn struct{ name, value string }
 // parseKey reads the part of an address behind '?', and sorts it.
 func parseKey(query string) ([]keyColumn, error) {
 	var key []keyColumn
-	for piece := range strings.SplitSeq(query, "&") {
-		name, value, found := strings.Cut(piece, "=")
+	for rest, more := query, true; more; {
+		more = strings.IndexByte(rest, '&') >= 0
+		name, value, behind, found := sqlrow.CutKey(rest)
+		rest = behind
 		var err error
-		if name, err = url.QueryUnescape(name); err == nil {
-			value, err = url.QueryUnescape(value)
+		if name, err = sqlrow.Unescape(name); err == nil {
+			value, err = sqlrow.Unescape(value)
 		}
 		if err != nil || !found || name == "" {
 			return nil, fmt.Errorf("a key is written column=value&column2=value: %q", query)
@@ -77,12 +77,7 @@ func sortKey(key []keyColumn) {
 
 func appendKey(b []byte, key []keyColumn) []byte {
 	for i, c := range key {
-		if i > 0 {
-			b = append(b, '&')
-		}
-		b = append(b, url.QueryEscape(c.name)...)
-		b = append(b, '=')
-		b = append(b, url.QueryEscape(c.value)...)
+		b = sqlrow.AppendKey(b, i == 0, c.name, c.value)
 	}
 	return b
 }
@@ -96,7 +91,9 @@ func (t tableName) String() string { return t.schema + "." + t.name }
 func (t tableName) quoted() string { return quoteIdent(t.schema) + "." + quoteIdent(t.name) }
 
 // part is the table as it stands in an address.
-func (t tableName) part() string { return escapeName(t.schema) + "." + escapeName(t.name) }
+func (t tableName) part() string {
+	return sqlrow.EscapeName(t.schema) + "." + sqlrow.EscapeName(t.name)
+}
 
 // rowAddress gives the address of the row with a key, which is sorted by it.
 func rowAddress(t tableName, key []keyColumn) string {
@@ -112,49 +109,14 @@ func parseAddress(address string) (tableName, []keyColumn, error) {
 		return tableName{}, nil, fmt.Errorf("%q is not the address of a row", address)
 	}
 	key, err := parseKey(query)
-	return tableName{unescapeName(schema), unescapeName(name)}, key, err
-}
-
-// nameEscapes are the bytes that stand for something else in the part of an address before '?'.
-const nameEscapes = ".?\x00"
-
-// escapeName writes a name as a captured segment is written: what is forbidden there is escaped,
-// and so is a '%' that could be read as an escape.
-func escapeName(s string) string {
-	if !strings.ContainsAny(s, nameEscapes+"%") {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if strings.IndexByte(nameEscapes, c) >= 0 || c == '%' && i+2 < len(s) && ishex(s[i+1]) && ishex(s[i+2]) {
-			fmt.Fprintf(&b, "%%%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
-}
-
-func unescapeName(s string) string {
-	if strings.IndexByte(s, '%') < 0 {
-		return s
-	}
-	if out, err := url.PathUnescape(s); err == nil {
-		return out
-	}
-	return s
+	return tableName{sqlrow.UnescapeName(schema), sqlrow.UnescapeName(name)}, key, err
 }
 
 func unescapeQuery(s string) string {
-	if out, err := url.QueryUnescape(s); err == nil {
+	if out, err := sqlrow.Unescape(s); err == nil {
 		return out
 	}
 	return s
-}
-
-func ishex(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
 }
 
 // quoteIdent makes a name an identifier of a statement.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spooksystems/gateway/wrappers"
+	"github.com/spooksystems/gateway/wrappers/sql/sqlrow"
 )
 
 // A shape is how the rows of some tables are named: the columns of their keys, in order.
@@ -43,14 +44,14 @@ func (s *shape) literal() (tableName, bool) {
 	if segs[0].Kind != wrappers.LiteralSegment || segs[1].Kind != wrappers.LiteralSegment {
 		return tableName{}, false
 	}
-	return tableName{unescapeName(segs[0].Literal), unescapeName(segs[1].Literal)}, true
+	return tableName{sqlrow.UnescapeName(segs[0].Literal), sqlrow.UnescapeName(segs[1].Literal)}, true
 }
 
 // of tells whether a pattern may have rows of a table.
 func (s *shape) of(t tableName) bool {
 	for i, part := range []string{t.schema, t.name} {
 		seg := &s.pattern.Segments[i]
-		if seg.Kind == wrappers.LiteralSegment && unescapeName(seg.Literal) != part {
+		if seg.Kind == wrappers.LiteralSegment && sqlrow.UnescapeName(seg.Literal) != part {
 			return false
 		}
 	}

@@ -69,7 +69,7 @@ func (k kind) value(s string) (any, error) {
 			return s, nil // no number that can be stored
 		}
 		n := number(s)
-		if _, _, ok := n.parts(); !ok {
+		if _, _, ok := n.Parts(); !ok {
 			return nil, fmt.Errorf("%q is not a number", s)
 		}
 		return n, nil
@@ -139,7 +139,7 @@ func fromJSON(v any) any {
 func toJSON(v any) any {
 	switch v := v.(type) {
 	case number:
-		return json.Number(v.text())
+		return json.Number(v.Text())
 	case []byte:
 		return base64.StdEncoding.EncodeToString(v)
 	case []any:
@@ -191,7 +191,7 @@ func (k kind) text(v any) (string, error) {
 	case int64:
 		return strconv.FormatInt(v, 10), nil
 	case number:
-		return v.text(), nil
+		return v.Text(), nil
 	case []byte:
 		if k == bytesKind {
 			return `\x` + hex.EncodeToString(v), nil
@@ -218,7 +218,7 @@ func (t colType) same(a, b any) bool {
 func sameValue(a, b any) bool {
 	if x, ok := asNumber(a); ok {
 		y, ok := asNumber(b)
-		return ok && x.equal(y)
+		return ok && x.Equal(y)
 	}
 	switch x := a.(type) {
 	case nil:

@@ -67,11 +67,11 @@ func TestSame(t *testing.T) {
 		t.Error("times")
 	}
 	for _, pair := range [][2]number{{"1.50", "1.5"}, {"100", "1e2"}, {"0", "-0.00"}, {"1234567890123456789012345", "1234567890123456789012345.0"}} {
-		if !pair[0].equal(pair[1]) {
+		if !pair[0].Equal(pair[1]) {
 			t.Errorf("%s and %s", pair[0], pair[1])
 		}
 	}
-	if number("1.5").equal("1.51") || sameValue(int64(1), "1") || sameValue(nil, "") {
+	if number("1.5").Equal("1.51") || sameValue(int64(1), "1") || sameValue(nil, "") {
 		t.Error("what differs is the same")
 	}
 }

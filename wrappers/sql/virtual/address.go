@@ -1,16 +1,13 @@
 package virtual
 
 import (
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spooksystems/gateway/wrappers/sql/pgsql"
+	"github.com/spooksystems/gateway/wrappers/sql/sqlrow"
 )
-
-// A row's address is that of package sql: schema.table?column=value&column2=value, columns in the order of their names,
-// written as in a form.
 
 // addressOf gives the address of the row with these values. False: a part of its key is null or empty, which no address
 // can say.
@@ -22,26 +19,9 @@ func (t *table) addressOf(row []pgsql.Value) (string, bool) {
 		if text == "" {
 			return "", false
 		}
-		if i > 0 {
-			b = append(b, '&')
-		}
-		b = append(b, k.escaped...)
-		b = append(b, '=')
-		b = appendQuery(b, text)
+		b = sqlrow.AppendEscapedKey(b, i == 0, k.escaped, text)
 	}
 	return string(b), true
-}
-
-// appendQuery is url.QueryEscape.
-func appendQuery(b []byte, s string) []byte {
-	for i := range len(s) {
-		c := s[i]
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == '~' {
-			continue
-		}
-		return append(b, url.QueryEscape(s)...)
-	}
-	return append(b, s...)
 }
 
 // keyText is a key's value as it stands in an address.
@@ -72,13 +52,14 @@ func (t *table) parseKey(address string, row []pgsql.Value) bool {
 		return false
 	}
 	n := 0
-	for piece := range strings.SplitSeq(rest, "&") {
-		name, value, _ := strings.Cut(piece, "=")
+	for rest != "" {
+		var name, value string
+		name, value, rest, _ = sqlrow.CutKey(rest)
 		i := slices.IndexFunc(t.keys, func(k keyColumn) bool { return k.escaped == name })
 		if i < 0 {
 			return false
 		}
-		text, err := url.QueryUnescape(value)
+		text, err := sqlrow.Unescape(value)
 		if err != nil {
 			return false
 		}

@@ -410,3 +410,7 @@ func (r *lineReader) csv(line []byte) error {
 	add()
 	return nil
 }
+
+func isHex(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+}

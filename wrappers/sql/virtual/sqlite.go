@@ -16,6 +16,7 @@ import (
 
 	"github.com/spooksystems/gateway/wrappers"
 	"github.com/spooksystems/gateway/wrappers/sql/pgsql"
+	"github.com/spooksystems/gateway/wrappers/sql/sqlrow"
 )
 
 // SQLite evaluates queries and holds nothing: every table in it is a virtual one, whose rows come from a transaction.
@@ -537,10 +538,7 @@ func (k *rowsCursor) Filter(mask int, _ string, args ...sqlite3.Value) error {
 	address := t.prefix
 	for _, key := range t.keys {
 		if k.has[key.column] {
-			if !strings.HasSuffix(address, "?") {
-				address += "&"
-			}
-			address += key.escaped + "=" + string(appendQuery(nil, keyText(k.known[key.column], t.Columns[key.column].Type)))
+			address = string(sqlrow.AppendEscapedKey([]byte(address), address == t.prefix, key.escaped, keyText(k.known[key.column], t.Columns[key.column].Type)))
 		}
 	}
 	k.next, k.stop = iter.Pull2(r.tx.link.Scan(r.ctx, wrappers.Operation{Verb: wrappers.List, Address: address, Who: r.tx.who}))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spooksystems/gateway/wrappers"
 	"github.com/spooksystems/gateway/wrappers/sql/pgsql"
+	"github.com/spooksystems/gateway/wrappers/sql/sqlrow"
 )
 
 // A table is one that binds make of registers.
@@ -164,7 +165,7 @@ func tablesOf(patterns []wrappers.Pattern, complain func(table, why string)) *sc
 			complain(d.schema+"."+d.name, "the schema belongs to the catalogue")
 			continue
 		}
-		t := &table{prefix: escapeName(d.schema) + "." + escapeName(d.name) + "?"}
+		t := &table{prefix: sqlrow.EscapeName(d.schema) + "." + sqlrow.EscapeName(d.name) + "?"}
 		t.Schema, t.Name, t.OID = d.schema, d.name, oidOf(d.schema+"."+d.name)
 		for s.byOID[t.OID] != nil {
 			t.OID++
@@ -201,24 +202,6 @@ func oidOf(name string) pgsql.OID {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(name))
 	return pgsql.OID(h.Sum32()&0x3fffffff | 0x4000000)
-}
-
-// escapeName writes a name as addresses have it before the '?'.
-func escapeName(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		c := s[i]
-		if c == '.' || c == '?' || c == 0 || c == '%' && i+2 < len(s) && isHex(s[i+1]) && isHex(s[i+2]) {
-			fmt.Fprintf(&b, "%%%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
-}
-
-func isHex(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
 }
 
 // finder is the schema as one session's search path sees it.

@@ -2,12 +2,14 @@ package virtual
 
 import (
 	"bytes"
+	"net"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/spooksystems/gateway/wrappers"
+	"github.com/spooksystems/gateway/wrappers/relay"
 	"github.com/spooksystems/gateway/wrappers/sql/pgsql"
 )
 
@@ -230,4 +232,28 @@ func TestScramMessages(t *testing.T) {
 	if _, ok, err := s.final([]byte("c=biws,r=" + s.nonce + ",p=" + strings.Repeat("A", 43) + "=")); ok || err != nil {
 		t.Error("a wrong proof:", ok, err)
 	}
+}
+
+// FuzzInbox: whatever a client sends, messages come of it or an error.
+func FuzzInbox(f *testing.F) {
+	f.Add([]byte("Q\x00\x00\x00\x0dSELECT 1\x00S\x00\x00\x00\x04X\x00\x00\x00\x04"))
+	f.Add([]byte("P\x00\x00\x00\x10\x00SELECT $1\x00\x00\x00B\x00\x00\x00\x14\x00\x00\x00\x00\x00\x01\x00\x00\x00\x01x\x00\x00"))
+	f.Add([]byte("Q\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		client, server := net.Pipe()
+		defer server.Close()
+		go func() {
+			_, _ = client.Write(sent)
+			client.Close()
+		}()
+		in := inbox{relay.NewWindow(server), 1 << 16}
+		for n := 0; ; n++ {
+			if _, err := in.receive(); err != nil {
+				return
+			}
+			if n > len(sent)/5 {
+				t.Fatalf("%d messages of %d bytes", n, len(sent))
+			}
+		}
+	})
 }
