@@ -70,11 +70,13 @@ func (p *plans) forget() {
 
 // circumstances are those of the session now.
 func (se *session) circumstances() circumstances {
-	path, _ := se.settings.show("search_path")
-	if strings.Contains(path, "$user") {
-		path += "\x00" + se.user
+	if path, _ := se.settings.show("search_path"); path != se.asked {
+		se.asked, se.meant = path, path
+		if strings.Contains(path, "$user") {
+			se.meant += "\x00" + se.user
+		}
 	}
-	return circumstances{se.schema(), se.settings.zone, path}
+	return circumstances{se.schema(), se.settings.zone, se.meant}
 }
 
 // translate gives the statement behind a text.

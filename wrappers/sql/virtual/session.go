@@ -32,6 +32,8 @@ type session struct {
 	secret   []byte
 	settings *settings
 	regexps  map[string]*regexp.Regexp
+	asked    string // the search path as it was last looked at
+	meant    string // what it is, with who the user is where that matters
 
 	prepared map[string]*prepared
 	portals  map[string]*portal
