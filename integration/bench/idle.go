@@ -20,10 +20,10 @@ const (
 	settle          = time.Second
 )
 
-// idle measures what 1,000 connections through a relay cost while nothing passes: each has been
-// used once, so both its legs stand.
+// idle measures what 1,000 connections through a relay, or to a virtual SQL server, cost while nothing passes: each has
+// been used once, so both its legs stand.
 func idle(l *lab, _ options) (*table, error) {
-	t := &table{title: fmt.Sprintf("%d idle relay connections", idleConnections), columns: []string{"haproxy", "spookgw"}}
+	t := &table{title: fmt.Sprintf("%d idle connections", idleConnections), columns: []string{"haproxy", "spookgw"}}
 	web, err := l.nginxServer()
 	if err != nil {
 		return t, err
@@ -69,6 +69,16 @@ func idle(l *lab, _ options) (*table, error) {
 			gates:   true,
 		})
 	}
+	// Where the gateway is the server itself, each has logged on and asked once.
+	server, err := l.spookgw("sql", "")
+	if err != nil {
+		return t, err
+	}
+	mb, err := growth(l.ctx, server, openSQL)
+	if err != nil {
+		return t, fmt.Errorf("sql, virtual: %w", err)
+	}
+	t.add(row{name: "sql, virtual", cells: []string{"", fmt.Sprintf("%.1f MB", mb)}, mark: fmt.Sprintf("at most %g MB", idleMark), verdict: atMost(mb, idleMark), gates: true})
 	return t, nil
 }
 
