@@ -26,7 +26,7 @@ func rawOf(c net.Conn) syscall.RawConn {
 // tryRead reads once from a descriptor that does not block; wait: there is nothing yet.
 func tryRead(fd uintptr, b []byte) (n int, wait bool, err error) {
 	for {
-		n, err = syscall.Read(int(fd), b)
+		n, err = readNow(fd, b)
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -44,7 +44,7 @@ func tryRead(fd uintptr, b []byte) (n int, wait bool, err error) {
 // tryWrite writes what the socket takes at once.
 func tryWrite(fd uintptr, b []byte) (n int, err error) {
 	for {
-		n, err = syscall.Write(int(fd), b)
+		n, err = writeNow(fd, b)
 		switch {
 		case err == syscall.EINTR:
 			continue
