@@ -143,6 +143,35 @@ func (a *acts) pruneLocked(now time.Time) {
 	a.list = slices.DeleteFunc(a.list, func(x *act) bool { return x.done && now.Sub(x.ended) > actLasts })
 }
 
+// passed finds whose transaction it is that changed rows of tables that no bind maps. It leaves to match what may be the feed's.
+func (a *acts) passed() (who wrappers.Who) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pruneLocked(time.Now())
+	first, n := -1, 0
+	for i, x := range a.list {
+		if x.tables&(1<<mostWatched) == 0 {
+			continue
+		}
+		if n++; first < 0 {
+			first = i
+		} else if x.who.Principal != a.list[first].who.Principal {
+			return who
+		}
+	}
+	if first < 0 {
+		return who
+	}
+	x := a.list[first]
+	if who.Principal = x.who.Principal; n == 1 {
+		who = x.who
+	}
+	if x.tables == 1<<mostWatched {
+		a.list = slices.Delete(a.list, first, first+1)
+	}
+	return who
+}
+
 // match finds whose transaction it is that changed rows of these tables.
 func (a *acts) match(tables uint64) (who wrappers.Who, statement, app string) {
 	if tables == 0 {

@@ -195,19 +195,24 @@ func (f *feed) status(now bool) error {
 	if !now && (f.told == f.confirmed && time.Since(f.toldAt) < statusTick || time.Since(f.toldAt) < statusTick/20) {
 		return nil
 	}
-	b := append(make([]byte, 0, 34), 'r')
-	for range 3 {
-		b = binary.BigEndian.AppendUint64(b, uint64(f.confirmed)) // written, flushed, applied
-	}
-	b = binary.BigEndian.AppendUint64(b, uint64(time.Since(serverEpoch).Microseconds()))
-	b = append(b, 0)
-	front := f.conn.Frontend()
-	front.Send(&pgproto3.CopyData{Data: b})
-	if err := front.Flush(); err != nil {
+	if err := sendStatus(f.conn, f.confirmed); err != nil {
 		return err
 	}
 	f.told, f.toldAt = f.confirmed, time.Now()
 	return nil
+}
+
+// sendStatus tells the server up to where it need not keep its log for us.
+func sendStatus(conn *pgconn.PgConn, confirmed lsn) error {
+	b := append(make([]byte, 0, 34), 'r')
+	for range 3 {
+		b = binary.BigEndian.AppendUint64(b, uint64(confirmed)) // written, flushed, applied
+	}
+	b = binary.BigEndian.AppendUint64(b, uint64(time.Since(serverEpoch).Microseconds()))
+	b = append(b, 0)
+	front := conn.Frontend()
+	front.Send(&pgproto3.CopyData{Data: b})
+	return front.Flush()
 }
 
 // event takes one message of the plugin.

@@ -232,6 +232,12 @@ func (h *session) FromClient(b []byte) (relay.Step, error) {
 			if want := int(min(size, lookAt)); len(here) < want {
 				return relay.Step{Pass: n, Need: want}, nil
 			}
+			if h.d.link.Recording() && !h.d.passing.stands() {
+				if n > 0 {
+					return relay.Step{Pass: n}, nil // what precedes it is on its way
+				}
+				h.d.passing.await(h.s.Context())
+			}
 			h.heard(here[0], body)
 		}
 		n += len(here)
@@ -336,7 +342,11 @@ func (h *session) tables(text []byte) uint64 {
 	if h.d.w.attribute == "off" || reads(text) {
 		return 0
 	}
-	return h.d.watched().in(text)
+	bits := h.d.watched().in(text)
+	if h.d.link.Recording() {
+		bits |= 1 << mostWatched // also what changes tables that no bind maps is somebody's
+	}
+	return bits
 }
 
 // shortText is what is shown of a statement.

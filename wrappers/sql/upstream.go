@@ -23,6 +23,7 @@ type database struct {
 	log     *slog.Logger
 	acts    acts
 	marks   *marks
+	passing *passing
 	renders *renders
 	watch   atomic.Pointer[tableWatch]
 
@@ -40,7 +41,7 @@ func (w *wrapper) serveUpstream(ctx context.Context, link wrappers.Link) error {
 		return err
 	}
 	d := &database{
-		w: w, link: link, log: w.log(), marks: newMarks(hex.EncodeToString(run[:])), renders: &renders{link: link},
+		w: w, link: link, log: w.log(), marks: newMarks(hex.EncodeToString(run[:])), passing: newPassing(), renders: &renders{link: link},
 		up: make(chan struct{}), troubles: map[string]string{}, stale: map[tableName]bool{},
 	}
 	if err := d.renders.load(ctx); err != nil {
@@ -54,6 +55,7 @@ func (w *wrapper) serveUpstream(ctx context.Context, link wrappers.Link) error {
 	var bg sync.WaitGroup
 	bg.Go(func() { d.keepFeed(work) })
 	bg.Go(func() { d.writeMarks(work) })
+	bg.Go(func() { d.keepPassing(work) })
 	serve, end := context.WithCancel(ctx)
 	defer end()
 	parts := []func(context.Context) error{d.writeBack}
