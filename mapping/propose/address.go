@@ -98,7 +98,10 @@ func (p *proposer) cluster(samples []*sample, depth int, parts []part) []*route 
 	if len(below) == 0 {
 		return out
 	}
-	variable, suffix := divide(below, depth, parts)
+	variable, suffix := map[string]bool{}, ""
+	if !p.protocols[samples[0].op.Protocol].Syntax.Keys { // a table is what its name says
+		variable, suffix = divide(below, depth, parts)
+	}
 	var merged []*sample
 	for _, v := range sortedKeys(below) {
 		if variable[v] {

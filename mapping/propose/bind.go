@@ -19,7 +19,7 @@ func (p *proposer) bindText(r *register, b *bind, v variant, closed bool, fs map
 	if p.several[b.route.protocol] {
 		fmt.Fprintf(&out, "    wrapper = [%s]\n", quote(b.route.wrapper))
 	}
-	in := b.reads == 0 || len(b.key) > 0 && !b.each || len(b.route.params) > 0
+	in := !b.rows && (b.reads == 0 || len(b.key) > 0 && !b.each || len(b.route.params) > 0)
 	if b.writes == 0 {
 		in = false
 	}
@@ -55,7 +55,11 @@ func (p *proposer) payloadText(r *register, b *bind, v variant, closed bool, fs 
 	}
 	codec, whole := "", b.scalar != nil
 	switch b.form {
-	case numberForm, textForm, bytesForm, cborForm:
+	case cborForm:
+		if !b.rows {
+			codec = string(b.form)
+		}
+	case numberForm, textForm, bytesForm:
 		codec = string(b.form)
 	case formForm:
 		codec = "form"

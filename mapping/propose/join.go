@@ -24,6 +24,7 @@ type bind struct {
 	prefix  string // before the names of fields: of a command
 	key     []string
 	each    bool
+	rows    bool              // of a table, whose protocol knows the form of a row
 	rename  map[string]string // from the route's captures to the register's
 	others  int               // writes whose payload has another form
 }
@@ -264,6 +265,15 @@ func (g *group) finish() {
 					v, _ := row[g.key[0]].(string)
 					g.note(append(slices.Clone(values), v))
 				}
+			case b.rows:
+				for _, k := range g.key {
+					for _, q := range s.query {
+						if unescaped(q.name) == k {
+							values = append(values, unescaped(q.value))
+						}
+					}
+				}
+				g.note(values)
 			case len(g.key) > 0:
 				for _, k := range g.key {
 					values = append(values, scalarText(s.payload.members[k]))

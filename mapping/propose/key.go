@@ -1,12 +1,17 @@
 package propose
 
 import (
+	"net/url"
 	"slices"
 	"strings"
 )
 
 // findKey looks for the members that tell the register where the address doesn't.
 func (b *bind) findKey(p *proposer) {
+	if p.protocols[b.route.protocol].Syntax.Keys {
+		b.rowKey()
+		return
+	}
 	if len(b.route.params) > 0 || b.writes == 0 || p.opaque(b, typed) && b.form != csvForm {
 		return
 	}
@@ -100,4 +105,25 @@ func (b *bind) queryKey() string {
 		}
 	}
 	return ""
+}
+
+// rowKey is the key that a table's rows have in their addresses.
+func (b *bind) rowKey() {
+	for _, s := range b.route.samples {
+		if len(b.key) == 0 || len(s.query) < len(b.key) {
+			b.key = b.key[:0]
+			for _, q := range s.query {
+				b.key = append(b.key, unescaped(q.name))
+			}
+		}
+	}
+	b.rows = true
+}
+
+// unescaped is a name or a value of a query as it was meant.
+func unescaped(s string) string {
+	if out, err := url.QueryUnescape(s); err == nil {
+		return out
+	}
+	return s
 }

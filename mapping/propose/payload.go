@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"io"
+	"math/big"
 	"net/url"
 	"regexp"
 	"slices"
@@ -150,8 +151,12 @@ func plain(v any) any {
 			v[i] = plain(v[i])
 		}
 		return v
-	case uint64, int64, float64:
+	case uint64, int64, float64, big.Int, *big.Int:
 		return json.Number("0")
+	case cbor.Tag:
+		if v.Number == 4 { // a decimal fraction (RFC 8949, section 3.4.4)
+			return json.Number("0")
+		}
 	case []byte:
 		return v
 	}

@@ -124,6 +124,10 @@ func (p *proposer) collect(o *recording.Operation) {
 		p.leave(o, why)
 		return
 	}
+	if proto.Syntax.Keys && len(s.query) == 0 {
+		p.leave(o, "nothing tells its rows apart: it has no primary key")
+		return
+	}
 	s.payload = look(op.Payload.Raw, o.Type+" "+o.Meta["content-type"], s.segs[len(s.segs)-1])
 	p.samples = append(p.samples, s)
 }

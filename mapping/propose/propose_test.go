@@ -7,13 +7,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fxamacker/cbor/v2"
+
 	"github.com/spooksystems/gateway/mapping/recording"
 	"github.com/spooksystems/gateway/wrappers"
 	"github.com/spooksystems/gateway/wrappers/http"
 	"github.com/spooksystems/gateway/wrappers/mqtt"
+	"github.com/spooksystems/gateway/wrappers/sql"
 )
 
-var protocols = []wrappers.Protocol{http.Protocol, mqtt.Protocol}
+var protocols = []wrappers.Protocol{http.Protocol, mqtt.Protocol, sql.Protocol}
 
 // traffic reads operations in short: a line is "protocol verb address [payload]", a payload in quotes is a JSON text.
 func traffic(t testing.TB, lines string) []recording.Operation {
@@ -35,7 +38,19 @@ func traffic(t testing.TB, lines string) []recording.Operation {
 				raw = []byte(s)
 			}
 		}
-		o := recording.Of(&wrappers.Operation{Address: f[2], Payload: wrappers.Payload{Raw: raw}})
+		kind := ""
+		if f[0] == "sql" && raw != nil { // a row travels as CBOR
+			var row map[string]any
+			err := json.Unmarshal(raw, &row)
+			if err == nil {
+				raw, err = cbor.Marshal(row)
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			kind = "application/cbor"
+		}
+		o := recording.Of(&wrappers.Operation{Address: f[2], Payload: wrappers.Payload{Raw: raw, Type: kind}})
 		o.Verb, o.Kind, o.Protocol, o.Wrapper = f[1], recording.Passed, f[0], f[0]
 		if name, wrapper, ok := strings.Cut(f[0], "/"); ok {
 			o.Protocol, o.Wrapper = name, wrapper

@@ -293,7 +293,7 @@ func (b *bind) typesOf(v variant) (map[string]field, bool) {
 		return nil, false
 	}
 	for m, s := range b.members {
-		if slices.Contains(b.key, m) && b.each {
+		if slices.Contains(b.key, m) && (b.each || b.rows) {
 			continue
 		}
 		t := s.typeOf(textual)

@@ -65,6 +65,9 @@ func (o *Operation) maskMeta() {
 	var meta map[string]string
 	for k, v := range o.Meta {
 		m := maskText(v)
+		if k == "statement" {
+			m = maskStatement(m)
+		}
 		if SecretName(k) {
 			m = Stars
 		}
@@ -82,6 +85,27 @@ func (o *Operation) maskMeta() {
 	if meta != nil {
 		o.Meta = meta
 	}
+}
+
+var (
+	statementWord    = regexp.MustCompile(`[\pL_][\pL\pN_$-]*`)
+	statementLiteral = regexp.MustCompile(`'(?:[^'\\]|''|\\.)*(?:'|$)|\$(\w*)\$`)
+)
+
+// maskStatement masks what stands in quotes in a statement of SQL that names a secret: which of its values that is, is not looked for.
+func maskStatement(s string) string {
+	if !slices.ContainsFunc(statementWord.FindAllString(statementLiteral.ReplaceAllString(s, "''"), -1), SecretName) {
+		return s
+	}
+	if at := statementLiteral.FindStringIndex(s); at != nil && s[at[0]] == '$' {
+		return s[:at[0]] + Stars // a dollar quote: what follows may be anything
+	}
+	return statementLiteral.ReplaceAllStringFunc(s, func(q string) string {
+		if q[0] == '$' {
+			return q
+		}
+		return "'" + Stars + "'"
+	})
 }
 
 // secretParts are what a secret's name has in it, and secretNames those that are one; letters and digits only.

@@ -163,3 +163,19 @@ func look(t *testing.T, x any, depth int) {
 		}
 	}
 }
+
+func TestMaskStatement(t *testing.T) {
+	for in, want := range map[string]string{
+		"INSERT INTO users (name, password) VALUES ('ann', 'it''s')": "INSERT INTO users (name, password) VALUES ('***', '***')",
+		"UPDATE t SET api_key = 'x' WHERE a = 1":                     "UPDATE t SET api_key = '***' WHERE a = 1",
+		"UPDATE t SET token = E'a\\'b', n = 2":                       "UPDATE t SET token = E'***', n = 2",
+		"UPDATE t SET pwd = $$x$$":                                   "UPDATE t SET pwd = ***",
+		"UPDATE t SET pwd = $1":                                      "UPDATE t SET pwd = $1",
+		"UPDATE t SET secret = 'cut o":                               "UPDATE t SET secret = '***'",
+		"INSERT INTO sensors VALUES ('my password')":                 "INSERT INTO sensors VALUES ('my password')",
+	} {
+		if got := maskStatement(in); got != want {
+			t.Errorf("%s: got %s, want %s", in, got, want)
+		}
+	}
+}
