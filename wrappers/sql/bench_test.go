@@ -52,7 +52,7 @@ func BenchmarkShow(b *testing.B) {
 
 // BenchmarkFrames is what the relay does to a client's and a server's bytes.
 func BenchmarkFrames(b *testing.B) {
-	d := &database{w: &wrapper{}}
+	d := &database{w: &wrapper{}, link: newLink()}
 	d.w.cfg.Limits.Frame = 1 << 20
 	d.watch.Store(&tableWatch{names: [][]byte{[]byte("sensors")}})
 	h := &session{d: d, started: true, auth: true}

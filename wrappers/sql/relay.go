@@ -164,6 +164,8 @@ type session struct {
 	// Of the client's side.
 	started  bool
 	prepared map[string]statement // what was parsed, by name
+	forgot   bool                 // there were more than are remembered
+	asks     uint64               // ReadyForQuery it has asked for
 
 	// Of the server's side.
 	status byte // of the last ReadyForQuery
@@ -172,11 +174,13 @@ type session struct {
 	wrote  bool // a statement of the transaction says that it did
 	failed bool // the transaction came to nothing
 	auth   bool
+	ready  uint64 // ReadyForQuery that have come
 
-	asked   atomic.Bool  // the client has asked the server for TLS
-	blind   atomic.Bool  // and got it
-	pending atomic.Int32 // answers that are owed: ReadyForQuery
-	idle    atomic.Bool  // outside of a transaction
+	asked   atomic.Bool   // the client has asked the server for TLS
+	blind   atomic.Bool   // and got it
+	pending atomic.Int32  // answers that are owed: ReadyForQuery
+	idle    atomic.Bool   // outside of a transaction
+	doubt   atomic.Uint64 // with capture = "sync": up to which ReadyForQuery something may have been written, whatever the tags say
 
 	mu   sync.Mutex
 	who  wrappers.Who
@@ -188,6 +192,7 @@ type session struct {
 type statement struct {
 	tables uint64
 	text   string
+	doubt  bool
 }
 
 // mostPrepared bounds the statements remembered of one session; of others it isn't known what they do.
@@ -229,7 +234,7 @@ func (h *session) FromClient(b []byte) (relay.Step, error) {
 		}
 		if body := here[frameHead:]; interesting[here[0]] {
 			// What is looked at stands at the beginning, and nearly always it is there already.
-			if want := int(min(size, lookAt)); len(here) < want {
+			if want := int(min(size, int64(h.looks()))); len(here) < want {
 				return relay.Step{Pass: n, Need: want}, nil
 			}
 			if h.d.link.Recording() && !h.d.passing.stands() {
@@ -238,7 +243,7 @@ func (h *session) FromClient(b []byte) (relay.Step, error) {
 				}
 				h.d.passing.await(h.s.Context())
 			}
-			h.heard(here[0], body)
+			h.heard(here[0], body, int64(len(here)) < size)
 		}
 		n += len(here)
 		if left := size - int64(len(here)); left > 0 {
@@ -247,8 +252,18 @@ func (h *session) FromClient(b []byte) (relay.Step, error) {
 	}
 }
 
-// lookAt is how much of a statement is looked at.
-const lookAt = 1024
+// lookAt is how much of a statement is looked at, and lookSync, where it is to be known whether it writes.
+const (
+	lookAt   = 1024
+	lookSync = 16 << 10
+)
+
+func (h *session) looks() int {
+	if h.d.w.sync {
+		return lookSync
+	}
+	return lookAt
+}
 
 // interesting are the frames of a client that say something about what it does.
 var interesting = [256]bool{msgQuery: true, msgParse: true, msgBind: true, msgSync: true, msgFunction: true, msgTerminate: true}
@@ -285,7 +300,7 @@ func (h *session) first(b []byte) (relay.Step, error) {
 		return relay.Step{Pass: size, Blind: true}, nil
 	}
 	h.started = true
-	h.pending.Add(1)
+	h.owes()
 	h.mu.Lock()
 	if user := st.params["user"]; user != "" {
 		h.who.Principal = "sql/" + h.d.w.cfg.Name + ":" + user
@@ -295,25 +310,37 @@ func (h *session) first(b []byte) (relay.Step, error) {
 	return relay.Step{Pass: size}, nil
 }
 
-// heard notes what a client's frame means.
-func (h *session) heard(kind byte, body []byte) {
-	if h.d.w.attribute == "off" && kind != msgSync && kind != msgFunction && kind != msgQuery {
-		return
-	}
+// owes notes that the server owes a ReadyForQuery.
+func (h *session) owes() {
+	h.asks++
+	h.pending.Add(1)
+}
+
+// doubts notes that what the next ReadyForQuery ends may have written something.
+func (h *session) doubts() { h.doubt.Store(h.asks + 1) }
+
+// heard notes what a client's frame means. cut: there is more of it than is looked at.
+func (h *session) heard(kind byte, body []byte, cut bool) {
 	switch kind {
-	case msgSync, msgFunction:
-		h.pending.Add(1)
+	case msgSync:
+		h.owes()
+	case msgFunction:
+		h.doubts()
+		h.owes()
 	case msgQuery:
-		h.pending.Add(1)
 		text, _ := cstring(body)
+		if h.d.doubts(text, cut) {
+			h.doubts()
+		}
+		h.owes()
 		if tables := h.tables(text); tables != 0 {
-			h.act(statement{tables, shortText(text)})
+			h.act(statement{tables: tables, text: shortText(text)})
 		}
 	case msgParse:
 		name, rest := cstring(body)
 		text, _ := cstring(rest)
-		tables := h.tables(text)
-		if tables == 0 {
+		st := statement{tables: h.tables(text), doubt: h.d.doubts(text, cut)}
+		if st == (statement{}) {
 			if h.prepared != nil {
 				delete(h.prepared, string(name))
 			}
@@ -322,8 +349,13 @@ func (h *session) heard(kind byte, body []byte) {
 		if h.prepared == nil {
 			h.prepared = map[string]statement{}
 		}
-		if len(h.prepared) < mostPrepared {
-			h.prepared[string(name)] = statement{tables, shortText(text)}
+		if st.tables != 0 {
+			st.text = shortText(text)
+		}
+		if _, known := h.prepared[string(name)]; known || len(h.prepared) < mostPrepared {
+			h.prepared[string(name)] = st
+		} else if st.doubt {
+			h.forgot = true
 		}
 	case msgBind:
 		if len(h.prepared) == 0 {
@@ -331,10 +363,29 @@ func (h *session) heard(kind byte, body []byte) {
 		}
 		_, rest := cstring(body)
 		name, _ := cstring(rest)
-		if st, ok := h.prepared[string(name)]; ok {
+		st, ok := h.prepared[string(name)]
+		if st.doubt || !ok && h.forgot {
+			h.doubts()
+		}
+		if st.tables != 0 {
 			h.act(st)
 		}
 	}
+}
+
+// doubts tells whether a commit has to be waited for after a statement whose tag may say that it read.
+func (d *database) doubts(text []byte, cut bool) bool {
+	if !d.w.sync {
+		return false
+	}
+	if cut {
+		return true
+	}
+	var known harmless
+	if p := d.pure.Load(); p != nil {
+		known = *p
+	}
+	return known.doubts(text)
 }
 
 // tables are those that a statement may write. It allocates nothing.
@@ -431,7 +482,7 @@ func (h *session) FromServer(b []byte) (relay.Step, error) {
 
 // mustWait tells whether a ReadyForQuery says that a transaction is over which the registers are to have first.
 func (h *session) mustWait(frame []byte) bool {
-	return h.d.w.sync && h.dirty && !h.shown && len(frame) > frameHead && frame[frameHead] == 'I'
+	return h.d.w.sync && (h.dirty || h.doubt.Load() > h.ready && !h.failed) && !h.shown && len(frame) > frameHead && frame[frameHead] == 'I'
 }
 
 // answered notes what a server's frame means.
@@ -451,6 +502,7 @@ func (h *session) answered(kind byte, body []byte) {
 		if len(body) == 0 {
 			return
 		}
+		h.ready++
 		if h.pending.Add(-1) < 0 {
 			h.pending.Store(0)
 		}

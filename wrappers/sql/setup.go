@@ -42,6 +42,13 @@ func (d *database) feedOnce(ctx context.Context) error {
 	if err := d.able(ctx, side); err != nil {
 		return err
 	}
+	if d.w.sync && d.w.cfg.Relay() {
+		pure, err := readHarmless(ctx, side)
+		if err != nil {
+			return err
+		}
+		d.pure.Store(&pure)
+	}
 	tables, awaited, err := d.followed(ctx, f)
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ type database struct {
 	passing *passing
 	renders *renders
 	watch   atomic.Pointer[tableWatch]
+	pure    atomic.Pointer[harmless] // nil until the server was asked
 
 	mu       sync.Mutex
 	up       chan struct{} // closed while the feed stands

@@ -92,7 +92,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(append(append(q, p...), b...))
 	f.Add([]byte{'Q', 0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h := &session{d: &database{w: &wrapper{}}}
+		h := &session{d: &database{w: &wrapper{sync: true}, link: newLink()}}
 		h.d.w.cfg.Limits.Frame = 1 << 20
 		h.d.watch.Store(&tableWatch{names: [][]byte{[]byte("sensors")}})
 		seen := 0
@@ -107,7 +107,7 @@ func FuzzFrames(f *testing.F) {
 			if size > int64(len(rest)) {
 				break
 			}
-			h.heard(rest[0], rest[frameHead:size])
+			h.heard(rest[0], rest[frameHead:size], false)
 			rest = rest[size:]
 			seen += int(size)
 		}
