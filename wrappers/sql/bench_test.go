@@ -55,7 +55,8 @@ func BenchmarkFrames(b *testing.B) {
 	d := &database{w: &wrapper{}, link: newLink()}
 	d.w.cfg.Limits.Frame = 1 << 20
 	d.watch.Store(&tableWatch{names: [][]byte{[]byte("sensors")}})
-	h := &session{d: d, started: true, auth: true}
+	h := &session{d: d, auth: true}
+	h.started.Store(true)
 	h.idle.Store(true)
 	query := append([]byte{'Q', 0, 0, 0, 47}, "SELECT abalance FROM pgbench_accounts WHERE a\x00"...)
 	query[4] = byte(len(query) - 1)

@@ -162,7 +162,6 @@ type session struct {
 	peer string
 
 	// Of the client's side.
-	started  bool
 	prepared map[string]statement // what was parsed, by name
 	forgot   bool                 // there were more than are remembered
 	asks     uint64               // ReadyForQuery it has asked for
@@ -176,6 +175,7 @@ type session struct {
 	auth   bool
 	ready  uint64 // ReadyForQuery that have come
 
+	started atomic.Bool   // the session has begun
 	asked   atomic.Bool   // the client has asked the server for TLS
 	blind   atomic.Bool   // and got it
 	pending atomic.Int32  // answers that are owed: ReadyForQuery
@@ -213,7 +213,7 @@ func (h *session) FromClient(b []byte) (relay.Step, error) {
 	if h.blind.Load() {
 		return relay.Step{Blind: true}, nil
 	}
-	if !h.started {
+	if !h.started.Load() {
 		return h.first(b)
 	}
 	n := 0
@@ -299,7 +299,7 @@ func (h *session) first(b []byte) (relay.Step, error) {
 		h.d.link.Count("cancels", 1)
 		return relay.Step{Pass: size, Blind: true}, nil
 	}
-	h.started = true
+	h.started.Store(true)
 	h.owes()
 	h.mu.Lock()
 	if user := st.params["user"]; user != "" {
@@ -529,7 +529,7 @@ func (h *session) answered(kind byte, body []byte) {
 
 // Busy implements relay.Handler.
 func (h *session) Busy() bool {
-	return h.started && !h.blind.Load() && (h.pending.Load() > 0 || !h.idle.Load())
+	return h.started.Load() && !h.blind.Load() && (h.pending.Load() > 0 || !h.idle.Load())
 }
 
 // End implements relay.Handler.
