@@ -382,9 +382,15 @@ func (w *writer) plan(ctx context.Context, c wrappers.Change) (*plan, error) {
 	return p, nil
 }
 
-func (p *plan) list() string {
+// Where a row's xmin comes from: of one that is there, and of one that is inserted, of which a partitioned table doesn't say it.
+const (
+	rowXmin = "xmin::text"
+	ourXmin = "pg_catalog.pg_current_xact_id()::xid::text"
+)
+
+func (p *plan) list(xmin string) string {
 	var b strings.Builder
-	b.WriteString("xmin::text")
+	b.WriteString(xmin)
 	for _, c := range p.shown {
 		b.WriteString(", ")
 		b.WriteString(quoteIdent(c))
@@ -397,7 +403,7 @@ func (w *writer) lock(ctx context.Context, plans []*plan) error {
 	var b pgconn.Batch
 	b.ExecParams("BEGIN", nil, nil, nil, nil)
 	for _, p := range plans {
-		sql, args := "SELECT "+p.list()+" FROM "+p.table.name.quoted(), [][]byte(nil)
+		sql, args := "SELECT "+p.list(rowXmin)+" FROM "+p.table.name.quoted(), [][]byte(nil)
 		sql += where(p.key, &args)
 		b.ExecParams(sql+" FOR UPDATE", args, nil, nil, nil)
 	}
@@ -566,7 +572,7 @@ func (w *writer) update(p *plan, want row, changed []string) error {
 		}
 	}
 	p.sql = "UPDATE " + p.table.name.quoted() + " SET " + strings.Join(sets, ", ")
-	p.sql += where(p.key, &p.args) + " RETURNING " + p.list()
+	p.sql += where(p.key, &p.args) + " RETURNING " + p.list(rowXmin)
 	return nil
 }
 
@@ -597,7 +603,7 @@ func (w *writer) insert(p *plan, want row) error {
 		overriding = " OVERRIDING SYSTEM VALUE"
 	}
 	p.sql = "INSERT INTO " + p.table.name.quoted() + " (" + strings.Join(names, ", ") + ")" + overriding +
-		" VALUES (" + strings.Join(values, ", ") + ") RETURNING " + p.list()
+		" VALUES (" + strings.Join(values, ", ") + ") RETURNING " + p.list(ourXmin)
 	return nil
 }
 
