@@ -48,7 +48,7 @@ var mayImport = map[string][]string{
 var testsMayImport = map[string][]string{
 	"...":             {"wrappers/wrappertest", "engine/enginetest"},
 	"mapping":         {"mappings.d", "wrappers/http", "wrappers/mqtt", "wrappers/sql"}, // shipped mappings are tried with the real protocols
-	"mapping/propose": {"wrappers/http", "wrappers/mqtt"},
+	"mapping/propose": {"wrappers/http", "wrappers/mqtt", "wrappers/sql"},
 	"gateway":         {"mappings.d", "wrappers/http", "wrappers/mqtt", "wrappers/sql", "mapping/..."},
 
 	"gateway/trial": {"mappings.d", "wrappers/http", "wrappers/mqtt", "wrappers/sql"},
