@@ -315,6 +315,7 @@ func (d *delivery) submit(records []Record, erased [][]byte) error {
 	if err := e.store.Settle(); err != nil {
 		return e.fail(fmt.Errorf("write of the log: %w", err))
 	}
+	e.recent.passBy()
 	return nil
 }
 

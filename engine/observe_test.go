@@ -131,7 +131,8 @@ func TestAudience(t *testing.T) {
 
 // Registers written lately are forgotten within the bound, unpublished ones never.
 func TestRecentIsBounded(t *testing.T) {
-	r := newRecent(10000)
+	var r recent
+	r.init(10000)
 	for i := range 1000 {
 		r.put(fmt.Sprint(i), &version{ordinal: uint64(i + 1), size: 100}, 500)
 	}

@@ -61,6 +61,7 @@ type Engine struct {
 	mu       sync.Mutex // guards seqr, and changes of recent
 	seqr     sequencer
 	recent   recent
+	lately   lately
 	feed     feed
 	rules    atomic.Pointer[ruleTable]
 	held     holding
@@ -132,7 +133,8 @@ func Open(o Options) (*Engine, error) {
 			os.Exit(1)
 		}
 	}
-	e := &Engine{windows: windows{timed: map[string]Stamp{}, wake: make(chan struct{}, 1)}, options: o, started: o.Now(), closing: make(chan struct{}), recent: newRecent(o.RecentBytes), feed: feed{limit: o.FeedBytes}}
+	e := &Engine{windows: windows{timed: map[string]Stamp{}, wake: make(chan struct{}, 1)}, options: o, started: o.Now(), closing: make(chan struct{}), feed: feed{limit: o.FeedBytes}}
+	e.recent.init(o.RecentBytes)
 	e.rules.Store(&ruleTable{})
 	e.floor.Store(&floor{})
 	s, err := store.Open(store.Options{

@@ -48,7 +48,7 @@ func (e *Engine) load(name string) (*version, error) {
 // committed gives a register's newest published version, nil if there is none.
 func (e *Engine) committed(name string) (*version, error) {
 	for {
-		published := e.feed.published.Load()
+		published, flips := e.feed.published.Load(), e.recent.flips.Load()
 		if c := e.recent.find(name); c != nil {
 			// The chain reaches down to published, unless that has risen meanwhile.
 			for v := c.latest.Load(); v != nil; v = v.prev.Load() {
@@ -59,8 +59,12 @@ func (e *Engine) committed(name string) (*version, error) {
 			continue
 		}
 		v, err := e.load(name)
-		if err != nil || v == nil || v.ordinal <= e.feed.published.Load() {
-			return v, err
+		if err != nil {
+			return nil, err
+		}
+		if v == nil || v.ordinal <= e.feed.published.Load() {
+			e.lately.note(name, v, flips)
+			return v, nil
 		}
 		// It was written since it was looked for among the recent ones, and is there now.
 	}

@@ -235,9 +235,12 @@ func (e *Engine) newest(name string) (*version, error) {
 	if v := e.seqr.read[name]; v != nil {
 		return v, nil
 	}
-	v, err := e.load(name)
-	if err != nil {
-		return nil, err
+	v := e.lately.take(name, e.recent.flips.Load())
+	if v == nil {
+		var err error
+		if v, err = e.load(name); err != nil {
+			return nil, err
+		}
 	}
 	if v == nil {
 		v = newVersion(strings.Clone(name), 0, 0, 0, nil, 0)

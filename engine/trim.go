@@ -219,6 +219,7 @@ func (e *Engine) dropEmpty(name string, ordinal uint64) {
 	}
 	if v, err := e.load(name); err == nil && v != nil && v.unit == "" && v.ordinal == ordinal && v.reg.Empty() {
 		_ = e.setAlone(store.Register(name), nil) // what fails ends the engine
+		e.recent.passBy()
 	}
 }
 

@@ -110,11 +110,16 @@ type recent struct {
 	limit    int
 	full     int    // bytes at which the next generation begins, above limit, until stays is published
 	stays    uint64 // the newest ordinal that was unpublished when this one began
+	// flips counts the generations. What is put here can be found until it has risen by two.
+	flips atomic.Uint64
 }
 
-func newRecent(limit int) recent {
-	return recent{cur: make(map[string]*cell), old: make(map[string]*cell), limit: limit}
+func (r *recent) init(limit int) {
+	r.cur, r.old, r.limit = make(map[string]*cell), make(map[string]*cell), limit
 }
+
+// passBy notes that a register's state on the disk has changed without a version here. It is called when that can be read.
+func (r *recent) passBy() { r.flips.Add(2) }
 
 // newest gives the sequencer a register's newest version, nil if it is not here.
 func (r *recent) newest(name string) *version {
@@ -171,8 +176,10 @@ func (r *recent) put(name string, v *version, published uint64) {
 		}
 	}
 	r.cur, r.old = next, r.cur
+	r.flips.Add(1)
 	if was > 2*r.limit {
 		r.old = next // a large write has gone through: it is not kept in memory whole
+		r.flips.Add(1)
 	}
 	r.full = 2 * r.bytes // what has to stay is not gone through again with each register of one large write
 }

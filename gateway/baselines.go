@@ -106,6 +106,17 @@ func (b *baselines) get(s spot) (engine.Baseline, bool, error) {
 	return r.base, r.known, nil
 }
 
+// heard gives the baseline of a spot of which this link has heard lately, unless it is ahead of what readers see.
+func (b *baselines) heard(s spot) (engine.Baseline, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.recent[s]
+	if r == nil || !r.known || !r.moved || b.ahead[s] > 0 {
+		return engine.Baseline{}, false
+	}
+	return r.base, true
+}
+
 // record gives the stored form, and from now on get gives base.
 func (b *baselines) record(s spot, base engine.Baseline) engine.Record {
 	b.mu.Lock()

@@ -230,6 +230,9 @@ func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
 		// Where writes wait, one may have reached the server that came to nothing when it was collapsed.
 		if (concerns(p.Bind, d) || p.Bind.Waits() && p.Bind.Outward() && !d.Pending) && !(d.Snapshot && p.Bind.Events()) {
 			s := spot{place{p.Server, p.Address}, d.After.Register}
+			if b.told(s, p.Bind, d) {
+				continue
+			}
 			spots, row[s.place] = append(spots, s), row[s.place] || p.Bind.Rows()
 		}
 	}
@@ -258,6 +261,25 @@ func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
 		b.nudge()
 	}
 	return nil
+}
+
+// told tells whether a delta is no news for a spot, which is so of every one that came of what its server showed: then what
+// was heard lately is all that has to be looked at. Anything else that is to be done there stands among the spots that are
+// due already.
+func (b *writeBack) told(s spot, bind *mapping.Bind, d *engine.QDelta) bool {
+	if !b.l.info.Protocol.Feed || d.Snapshot || d.After.Waiting > 0 || bind.Rows() || bind.Events() || bind.Waits() {
+		return false
+	}
+	base, ok := b.l.base.heard(s)
+	if !ok || base.Bind != bind.Hash() || len(base.Sent) > 0 {
+		return false
+	}
+	if _, _, owed := owes(bind, &base, d.After); owed {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.due[s] == nil
 }
 
 // makeRoom waits until another spot may become due.
