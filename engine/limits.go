@@ -100,6 +100,10 @@ func (w *Write) most() (ops, bytes int) {
 	return MaxOps, MaxCandidate
 }
 
+// Check says whether a write by a client can be tried at all: its names, fields and values, and how much it is. What depends
+// on the registers' state shows when it is tried. The errors are ErrInvalid and ErrTooLarge.
+func (w *Write) Check() error { return w.check(false) }
+
 // check says whether a write can be tried at all. What depends on the registers' state is the sequencer's to check.
 func (w *Write) check(internal bool) error {
 	if most, _ := w.most(); len(w.Ops) > most {

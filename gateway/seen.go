@@ -22,7 +22,7 @@ func (l *link) Seen(ctx context.Context, at wrappers.Position, what []wrappers.O
 			return errors.Join(err, b.flush())
 		}
 	}
-	if err := b.flush(); err != nil {
+	if err := errors.Join(b.end(), b.flush()); err != nil {
 		return err
 	}
 	if len(at.Keep) > 0 {
@@ -42,6 +42,7 @@ type sightings struct {
 	ctx     context.Context
 	waiting []func() error
 	touched map[string]bool // registers with a commit that is not visible yet
+	whole   *whole          // what the server committed as one, until all of it is here
 }
 
 func (b *sightings) flush() error {
@@ -53,15 +54,25 @@ func (b *sightings) flush() error {
 	return err
 }
 
+// end writes what the server committed as one.
+func (b *sightings) end() error {
+	if b.whole == nil {
+		return nil
+	}
+	w := b.whole
+	b.whole = nil
+	return w.commit()
+}
+
 func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error {
 	l := b.link
 	if l.info.Protocol.Syntax.Fold {
-		op := wrappers.Operation{Verb: o.Verb, Server: o.Server, Address: o.Address}
+		op := wrappers.Operation{Verb: o.Verb, Server: o.Server, Address: o.Address, To: o.To}
 		if err := l.spelled(b.ctx, &op); err != nil {
 			return err
 		}
 		spelled := *o
-		spelled.Address = op.Address
+		spelled.Address, spelled.To = op.Address, op.To
 		o = &spelled
 	}
 	p := l.at(l.set(), o.Server, o.Address)
@@ -74,9 +85,12 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 		}
 		defer l.owners.release(p)
 	}
-	op := wrappers.Operation{Verb: o.Verb, Server: o.Server, Address: o.Address, Payload: o.Payload, Who: o.Who, Tag: o.Tag}
+	op := wrappers.Operation{Verb: o.Verb, Server: o.Server, Address: o.Address, To: o.To, Payload: o.Payload, Who: o.Who, Tag: o.Tag}
 	started := time.Now()
 	record := l.take(recording.Seen, &op)
+	if o.More || b.whole != nil || o.Verb == wrappers.Rename {
+		return b.part(at, p, o, &op, started, record)
+	}
 	effects, err := l.set().In(l.name, &op, l.env(b.ctx))
 	if errors.Is(err, wrappers.ErrUnmapped) {
 		l.took(record, reason(err), "", nil)
@@ -87,6 +101,84 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 		l.took(record, reason(err), sourceOf(effects), nil)
 		return errors.Join(l.park(b.ctx, &op, "in", "", err, false), b.keep(o.Keep))
 	}
+	return b.alone(at, p, o, &op, effects, started, record, polled)
+}
+
+// part takes an observation of what the server committed as one with others. It may be alone in it.
+func (b *sightings) part(at wrappers.Position, p place, o *wrappers.Observation, op *wrappers.Operation, started time.Time, record *recording.Operation) error {
+	if b.whole == nil {
+		b.whole = &whole{sightings: b, at: at}
+		b.whole.reset()
+	}
+	if o.Verb == wrappers.Rename && len(o.Payload.Raw) == 0 && b.whole.shows(p) {
+		// What moves is what was last shown there.
+		if err := b.whole.commit(); err != nil {
+			return err
+		}
+	}
+	s := &sighting{o: o, op: *op, started: started, record: record, keep: b.own(o.Keep)}
+	says, from, err := b.sayings(b.ctx, b.set(), op)
+	if o.Verb == wrappers.Rename && wrappers.Kind(err) == wrappers.ErrNotFound && len(says) > 0 {
+		err = nil // nobody knows what moves: what is known is where it is no more
+	}
+	var effects []mapping.Effect
+	for _, say := range says {
+		effects = append(effects, say.effects...)
+	}
+	s.source, s.from = sourceOf(effects), from
+	switch {
+	case errors.Is(err, wrappers.ErrUnmapped) || err == nil && len(effects) == 0:
+		b.took(record, reason(err), "", nil)
+		says, s.record = nil, nil
+	case err != nil:
+		if err := b.whole.parkSighting(s, err); err != nil {
+			return err
+		}
+		if says = slices.DeleteFunc(says, func(say saying) bool { return say.at != p }); o.Verb != wrappers.Rename {
+			says = nil
+		}
+	case !joins(at, says):
+		if o.Verb == wrappers.Rename {
+			return b.parted(at, o, op, says, started)
+		}
+		if err := b.end(); err != nil {
+			return err
+		}
+		return b.alone(at, p, o, op, effects, started, record, false)
+	}
+	if err := b.whole.take(s, says); err != nil {
+		return err
+	}
+	if !o.More {
+		return b.end()
+	}
+	return nil
+}
+
+// parted has a rename that can't be one write, of documents say, be two: what was there goes, and what is there comes.
+func (b *sightings) parted(at wrappers.Position, o *wrappers.Observation, op *wrappers.Operation, says []saying, started time.Time) error {
+	if err := b.end(); err != nil {
+		return err
+	}
+	for i, say := range says {
+		part, of := *op, *o
+		part.Verb, part.To, part.Payload = wrappers.Delete, "", wrappers.Payload{}
+		if say.at == b.at(b.set(), op.Server, op.To) {
+			part.Verb, part.Address, part.Payload = wrappers.Put, op.To, op.Payload
+		}
+		if of.Verb, of.Address, of.To = part.Verb, part.Address, ""; i < len(says)-1 {
+			of.Keep = nil
+		}
+		if err := b.alone(at, say.at, &of, &part, say.effects, started, b.take(recording.Seen, &part), false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// alone has an observation be a write of its own.
+func (b *sightings) alone(at wrappers.Position, p place, o *wrappers.Observation, op *wrappers.Operation, effects []mapping.Effect, started time.Time, record *recording.Operation, polled bool) error {
+	l := b.link
 	if hasRows(effects) {
 		if polled && !o.Began.IsZero() && l.base.touchedSince(documentSpot(p), o.Began) {
 			l.Count("stale_polls", 1)
@@ -106,15 +198,15 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 			}
 		}
 	}
-	wait, registers, err := b.submit(at, p, o, &op, effects, polled)
+	wait, registers, err := b.submit(at, p, o, op, effects, polled)
 	if err != nil {
-		l.event(In, &op, started, sourceOf(effects), nil, err)
+		l.event(In, op, started, sourceOf(effects), nil, err)
 		l.took(record, reason(err), sourceOf(effects), nil)
 		if wrappers.Kind(err) == wrappers.ErrUnavailable {
 			return err // the server owes it to us still
 		}
 		l.base.forget(p)
-		return errors.Join(l.park(b.ctx, &op, "in", "", err, false), b.keep(o.Keep))
+		return errors.Join(l.park(b.ctx, op, "in", "", err, false), b.keep(o.Keep))
 	}
 	if wait == nil {
 		l.took(record, recording.NoNews, sourceOf(effects), nil)
@@ -129,7 +221,7 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 	// The caller owns the payload again when Seen returns, not before: op stays whole until then.
 	b.waiting = append(b.waiting, func() error {
 		r, err := wait()
-		l.event(In, &op, started, sourceOf(effects), &r, err)
+		l.event(In, op, started, sourceOf(effects), &r, err)
 		l.took(record, reason(err), sourceOf(effects), registersOf(&r))
 		return err
 	})
@@ -158,15 +250,7 @@ func (b *sightings) submit(at wrappers.Position, p place, o *wrappers.Observatio
 			continue
 		}
 		spots = append(spots, s)
-		ops, baseline, err := l.reconcile(b.ctx, s, e, engine.Shown{
-			Wire: o.Wire, State: at.Snapshot != wrappers.NoSnapshot || !at.Feed, Ours: o.Ours, Feed: at.Feed, Version: string(o.Version),
-		})
-		if err == nil && e.Bind.First() != "" && l.back.heard(e.Bind) {
-			l.back.holdSeen(s, e.Bind, o)
-		}
-		if err == nil && len(ops) > 0 && !l.back.asked(s) { // what is asked after was permitted when it began
-			err = l.permitted(&op.Who, []mapping.Effect{e})
-		}
+		ops, baseline, err := b.decide(at, s, e, o)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -183,6 +267,21 @@ func (b *sightings) submit(at wrappers.Position, p place, o *wrappers.Observatio
 	}
 	wait, err = l.submit(b.ctx, w, spots)
 	return wait, registers, err
+}
+
+// decide says what one effect of an observation means: the operations, and the baseline to be stored with them.
+func (b *sightings) decide(at wrappers.Position, s spot, e mapping.Effect, o *wrappers.Observation) ([]engine.Op, func(engine.Dot) engine.Record, error) {
+	l := b.link
+	ops, baseline, err := l.reconcile(b.ctx, s, e, engine.Shown{
+		Wire: o.Wire, State: at.Snapshot != wrappers.NoSnapshot || !at.Feed, Ours: o.Ours, Feed: at.Feed, Version: string(o.Version),
+	})
+	if err == nil && e.Bind.First() != "" && l.back.heard(e.Bind) {
+		l.back.holdSeen(s, e.Bind, o)
+	}
+	if err == nil && len(ops) > 0 && !l.back.asked(s) { // what is asked after was permitted when it began
+		err = l.permitted(&o.Who, []mapping.Effect{e})
+	}
+	return ops, baseline, err
 }
 
 // submit sequences a write whose baselines go with it; they may be compared with the registers

@@ -283,8 +283,14 @@ const (
 type Observation struct {
 	Server  string
 	Address string
-	Verb    Verb // Put (a whole document), Merge or Message; Delete: it is gone
+	// Verb is Put (a whole document), Merge, Message, Delete (it is gone), or Rename: it is at To now, where it is Payload, or
+	// what it was known to be if that is empty.
+	Verb    Verb
+	To      string
 	Payload Payload
+	// More, in a feed: the server committed this one and the next as one, so that both become one write, and readers see all
+	// of it or nothing. An address may come several times. Beyond the limits of a write it becomes several.
+	More    bool
 	Version Version
 	Who     Who
 	Tag     uint64

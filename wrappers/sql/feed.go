@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -69,6 +70,7 @@ type transaction struct {
 	own     map[string]bool // addresses that we wrote in it, until they have come
 	tables  uint64          // that it changed, as the relay's sessions note them
 	from    int             // its first observation in the batch
+	bytes   int             // of what is in the batch
 }
 
 // A relation is a table as the feed describes it.
@@ -89,9 +91,13 @@ type keyShape struct {
 	at    []int // columns
 }
 
+// What is reported at once: transactions, as long as more of them are here. A transaction is reported as one, up to
+// wholeRows or wholeBytes of the server's messages; a larger one in pieces.
 const (
 	batchRows  = 512
 	batchBytes = 1 << 20
+	wholeRows  = 100_000
+	wholeBytes = 16 << 20
 	feedTick   = 2 * time.Second
 	statusTick = 5 * time.Second
 )
@@ -116,8 +122,8 @@ func (f *feed) run(ctx context.Context, from lsn) error {
 	stop := context.AfterFunc(ctx, func() { _ = f.conn.Conn().SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
-		if front.ReadBufferLen() == 0 || len(f.batch) >= batchRows || f.bytes >= batchBytes {
-			if err := f.flush(ctx); err != nil {
+		if front.ReadBufferLen() == 0 || !f.open && (len(f.batch) >= batchRows || f.bytes >= batchBytes) {
+			if err := f.flush(ctx, false); err != nil {
 				return err
 			}
 			if now := time.Now(); now.Sub(f.armed) > feedTick/2 && ctx.Err() == nil {
@@ -168,7 +174,7 @@ func (f *feed) data(ctx context.Context, b []byte) error {
 			return errOutput
 		}
 		if !f.open {
-			if err := f.flush(ctx); err != nil {
+			if err := f.flush(ctx, false); err != nil {
 				return err
 			}
 			// There is nothing before it that concerns us: so the server need not keep it for us, also
@@ -184,8 +190,11 @@ func (f *feed) data(ctx context.Context, b []byte) error {
 		if err != nil {
 			return err
 		}
-		f.bytes += len(b)
-		return f.event(ctx, m)
+		f.bytes, f.tx.bytes = f.bytes+len(b), f.tx.bytes+len(b)
+		if err := f.event(ctx, m); err != nil {
+			return err
+		}
+		return f.relieve(ctx)
 	}
 	return nil
 }
@@ -222,7 +231,7 @@ func (f *feed) event(ctx context.Context, m any) error {
 		f.open = true
 		f.tx = transaction{final: m.final, version: wrappers.Version(strconv.FormatUint(uint64(m.xid), 10)), from: len(f.batch)}
 	case outCommit:
-		f.attribute()
+		f.whole()
 		f.open = false
 		f.ended = m.end
 	case outMessage:
@@ -345,17 +354,40 @@ func (f *feed) change(oid uint32, old tuple, full bool, row tuple, insert bool) 
 				was = is
 			}
 		}
-		if was != "" && was != is {
-			f.observe(wrappers.Observation{Verb: wrappers.Delete, Address: was, Keep: []wrappers.Record{{Key: rowKey + was}}})
+		appears := was != is
+		switch {
+		case was == "" || was == is:
+			was = ""
+		case is == "" || !f.moves(was, is):
+			f.gone(was)
+			was = ""
 		}
 		if is == "" {
 			continue
 		}
-		if err := f.show(r, is, row, was != is); err != nil {
+		if err := f.show(r, was, is, row, appears); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// moves tells whether a row's key has changed so that its register takes another name. What our own write became of is shown
+// by its addresses.
+func (f *feed) moves(was, is string) bool {
+	return f.tx.own == nil && f.d.link.Maps(wrappers.Delete, "", was) && f.d.link.Maps(wrappers.Put, "", is)
+}
+
+// gone reports that there is no row at an address.
+func (f *feed) gone(address string) {
+	if f.d.link.Maps(wrappers.Delete, "", address) {
+		f.forget(address)
+	}
+}
+
+// forget is gone also of an address that no bind has any more.
+func (f *feed) forget(address string) {
+	f.observe(wrappers.Observation{Verb: wrappers.Delete, Address: address, Keep: []wrappers.Record{{Key: rowKey + address}}})
 }
 
 // passed tells whether the event was reported before the last start.
@@ -380,8 +412,8 @@ func (r *relation) address(s keyShape, t tuple) string {
 	return rowAddress(r.name, key)
 }
 
-// show reports a row as it is now.
-func (f *feed) show(r *relation, address string, t tuple, appears bool) error {
+// show reports a row as it is now. It stood at the address was before, "" if it did not move.
+func (f *feed) show(r *relation, was, address string, t tuple, appears bool) error {
 	if !f.d.link.Maps(wrappers.Put, "", address) {
 		return nil
 	}
@@ -404,6 +436,15 @@ func (f *feed) show(r *relation, address string, t tuple, appears bool) error {
 		out[r.columns[i].name], cells[r.columns[i].name] = f.d.read(r.name, r.columns[i].name, r.types[i], c.text), c.text
 	}
 	o := wrappers.Observation{Verb: verb, Address: address, Version: f.tx.version}
+	if was != "" {
+		moved := wrappers.Observation{Verb: wrappers.Rename, Address: was, To: address, Version: f.tx.version, Keep: []wrappers.Record{{Key: rowKey + was}}}
+		moved.Keep = append(moved.Keep, f.d.renders.drop(was)...)
+		if verb == wrappers.Put {
+			o.Verb, o.Address, o.To, o.Keep = moved.Verb, moved.Address, moved.To, moved.Keep
+		} else {
+			f.observe(moved) // and what was not sent goes with it
+		}
+	}
 	if appears {
 		o.Keep = append(o.Keep, wrappers.Record{Key: rowKey + address, Value: []byte{1}})
 	}
@@ -424,9 +465,6 @@ func (f *feed) show(r *relation, address string, t tuple, appears bool) error {
 // observe adds to the batch.
 func (f *feed) observe(o wrappers.Observation) {
 	if o.Verb == wrappers.Delete {
-		if !f.d.link.Maps(wrappers.Delete, "", o.Address) {
-			return
-		}
 		o.Version = f.tx.version
 		if f.tx.own[o.Address] {
 			o.Ours = true
@@ -435,21 +473,31 @@ func (f *feed) observe(o wrappers.Observation) {
 		o.Keep = append(o.Keep, f.d.renders.drop(o.Address)...)
 	}
 	f.at = position{f.tx.final, f.tx.events}
-	o.Keep = append(o.Keep, wrappers.Record{Key: atKey, Value: []byte(f.at.String())})
 	f.batch = append(f.batch, o)
 }
 
-// attribute says who did what of the transaction is in the batch.
-func (f *feed) attribute() {
+// whole has what the batch has of the transaction be one write, after which the feed goes on behind it.
+func (f *feed) whole() {
 	mine := f.batch[min(f.tx.from, len(f.batch)):]
 	if len(mine) == 0 {
 		return
 	}
+	f.attribute(mine)
+	for i := range mine[1:] {
+		mine[i].More = true
+	}
+	last := &mine[len(mine)-1]
+	last.Keep = append(last.Keep, wrappers.Record{Key: atKey, Value: []byte(f.at.String())})
+	f.tx.from = len(f.batch)
+}
+
+// attribute says who did what of the transaction is in the batch.
+func (f *feed) attribute(mine []wrappers.Observation) {
 	who, statement, app := wrappers.Who{}, "", ""
 	if f.tx.own == nil {
 		who, statement, app = f.d.acts.match(f.tx.tables)
 	}
-	f.tx.from, f.tx.tables = len(f.batch), 0
+	f.tx.tables = 0
 	if who == (wrappers.Who{}) {
 		return
 	}
@@ -469,54 +517,79 @@ func (f *feed) truncated(ctx context.Context, oid uint32) error {
 		return nil
 	}
 	f.tx.tables |= r.bit
-	// The rows that came before it have to be in the list.
-	if err := f.flush(ctx); err != nil {
+	// What came before it has to be in the list.
+	if err := f.flush(ctx, false); err != nil {
 		return err
 	}
-	var gone []string
-	for rec, err := range f.d.link.Kept(ctx, rowKey+r.name.part()+"?") {
+	prefix := rowKey + r.name.part() + "?"
+	there := map[string]bool{}
+	for rec, err := range f.d.link.Kept(ctx, prefix) {
 		if err != nil {
 			return err
 		}
-		gone = append(gone, strings.TrimPrefix(rec.Key, rowKey))
+		there[rec.Key] = true
 	}
-	if len(gone) == 0 {
-		return nil
-	}
-	// They are one event: it is over with the last of them.
-	for i, address := range gone {
-		o := wrappers.Observation{Verb: wrappers.Delete, Address: address, Version: f.tx.version, Keep: []wrappers.Record{{Key: rowKey + address}}}
-		o.Keep = append(o.Keep, f.d.renders.drop(address)...)
-		if i == len(gone)-1 {
-			f.at = position{f.tx.final, f.tx.events}
-			o.Keep = append(o.Keep, wrappers.Record{Key: atKey, Value: []byte(f.at.String())})
-		}
-		f.batch = append(f.batch, o)
-		if len(f.batch) >= batchRows {
-			if err := f.flush(ctx); err != nil {
-				return err
+	for i := range f.batch {
+		for _, rec := range f.batch[i].Keep {
+			if strings.HasPrefix(rec.Key, prefix) {
+				there[rec.Key] = rec.Value != nil
 			}
 		}
+	}
+	before := f.at
+	for _, key := range slices.Sorted(maps.Keys(there)) {
+		if !there[key] {
+			continue
+		}
+		f.forget(strings.TrimPrefix(key, rowKey))
+		after := f.at
+		f.at = before // they are one event: it is over with the last of them
+		if err := f.relieve(ctx); err != nil {
+			return err
+		}
+		f.at = after
 	}
 	return nil
 }
 
-// flush makes the batch durable, lets go who waited for it, and confirms it.
-func (f *feed) flush(ctx context.Context) error {
-	if len(f.batch) > 0 {
-		if f.open {
-			f.attribute() // a large transaction: its first part
-		}
-		if err := f.d.seen(ctx, wrappers.Position{Feed: true}, f.batch); err != nil {
+// relieve reports what there is of a transaction that is too large to be reported as one.
+func (f *feed) relieve(ctx context.Context) error {
+	if !f.open || len(f.batch) < wholeRows && f.bytes < wholeBytes {
+		return nil
+	}
+	if err := f.flush(ctx, false); err != nil || len(f.batch) < wholeRows && f.bytes < wholeBytes {
+		return err
+	}
+	f.d.link.Count("transactions_split", 1)
+	return f.flush(ctx, true)
+}
+
+// flush makes the batch durable, lets go who waited for it, and confirms it. What there is of an open transaction stays,
+// unless all is to go.
+func (f *feed) flush(ctx context.Context, all bool) error {
+	if f.open && all {
+		f.whole()
+	}
+	n := len(f.batch)
+	if f.open {
+		n = min(n, f.tx.from)
+	}
+	if n > 0 {
+		if err := f.d.seen(ctx, wrappers.Position{Feed: true}, f.batch[:n]); err != nil {
 			return err
 		}
-		clear(f.batch)
-		f.batch = f.batch[:0]
+		rest := copy(f.batch, f.batch[n:])
+		clear(f.batch[rest:])
+		f.batch = f.batch[:rest]
 		f.tx.from = 0
 	}
-	f.bytes = 0
+	if f.bytes = 0; len(f.batch) > 0 {
+		f.bytes = f.tx.bytes
+	} else {
+		f.tx.bytes = 0
+	}
 	f.confirmed = max(f.confirmed, f.ended)
-	if f.marks > 0 {
+	if f.marks > 0 && len(f.batch) == 0 {
 		f.d.marks.pass(f.marks)
 		f.marks = 0
 	}

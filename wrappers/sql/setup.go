@@ -350,8 +350,8 @@ func (d *database) copyTable(ctx context.Context, f *feed, conn *pgconn.PgConn, 
 		if len(c.batch) == 0 {
 			return nil
 		}
-		for i := range c.batch {
-			c.batch[i].Keep = slices.DeleteFunc(c.batch[i].Keep, func(r wrappers.Record) bool { return r.Key == atKey })
+		for i := range c.batch[1:] {
+			c.batch[i].More = true
 		}
 		err := d.seen(ctx, wrappers.Position{Feed: true, Snapshot: wrappers.SnapshotPart}, c.batch)
 		clear(c.batch)
@@ -377,7 +377,7 @@ func (d *database) copyTable(ctx context.Context, f *feed, conn *pgconn.PgConn, 
 				continue
 			}
 			here[sum(address)] = struct{}{}
-			if err := c.show(r, address, row, true); err != nil {
+			if err := c.show(r, "", address, row, true); err != nil {
 				return rows, err
 			}
 		}
@@ -413,7 +413,7 @@ func (d *database) copyTable(ctx context.Context, f *feed, conn *pgconn.PgConn, 
 		return rows, nil
 	}
 	for _, address := range gone {
-		c.observe(wrappers.Observation{Verb: wrappers.Delete, Address: address, Keep: []wrappers.Record{{Key: rowKey + address}}})
+		c.gone(address)
 		if len(c.batch) >= batchRows {
 			if err := flush(); err != nil {
 				return rows, err
