@@ -96,6 +96,9 @@ func (l *captureLab) copy(b *testing.B) {
 			if id == captureRows {
 				at.Snapshot = wrappers.SnapshotEnd
 			}
+			for i := range batch[1:] {
+				batch[i].More = true
+			}
 			if err := l.link.Seen(b.Context(), at, batch); err != nil {
 				b.Fatal(err)
 			}

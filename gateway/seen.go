@@ -288,10 +288,17 @@ func (b *sightings) decide(at wrappers.Position, s spot, e mapping.Effect, o *wr
 // again when wait returns.
 func (l *link) submit(ctx context.Context, w engine.Write, spots []spot) (wait func() (engine.Receipt, error), err error) {
 	over := l.base.lead(spots)
-	_, durable, err := l.store.Submit(ctx, w)
+	dot, durable, err := l.store.Submit(ctx, w)
 	if err != nil {
 		over()
 		return nil, kind(err)
+	}
+	if dot == (engine.Dot{}) {
+		if err := l.back.unchanged(ctx, spots); err != nil {
+			over()
+			_, failed := durable()
+			return nil, kind(errors.Join(err, failed))
+		}
 	}
 	return func() (engine.Receipt, error) {
 		r, err := durable()
@@ -360,7 +367,7 @@ func (l *link) reconcile(ctx context.Context, s spot, e mapping.Effect, shown en
 			return nil, nil, nil // a meter that is back goes on from its last reading
 		}
 	}
-	if v.WriteBack {
+	if v.WriteBack && (len(v.Ops) == 0 || !l.back.hears(e.Bind)) {
 		if e.Bind.Rows() {
 			l.back.markRow(s.place, s.register, cur.Ordinal)
 		} else {

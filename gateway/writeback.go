@@ -228,7 +228,9 @@ func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
 	row := map[place]bool{}
 	for _, p := range b.l.set().Places(b.l.name, d.After.Register) {
 		// Where writes wait, one may have reached the server that came to nothing when it was collapsed.
-		if (concerns(p.Bind, d) || p.Bind.Waits() && p.Bind.Outward() && !d.Pending) && !(d.Snapshot && p.Bind.Events()) {
+		// What the server showed may have come to nothing, too, where the rule of a field has kept another value.
+		heard := d.Cause.Wrapper == b.l.name && b.hears(p.Bind)
+		if (concerns(p.Bind, d) || (p.Bind.Waits() || heard) && p.Bind.Outward() && !d.Pending) && !(d.Snapshot && p.Bind.Events()) {
 			s := spot{place{p.Server, p.Address}, d.After.Register}
 			if b.told(s, p.Bind, d) {
 				continue
@@ -263,11 +265,31 @@ func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
 	return nil
 }
 
+// hears tells whether a bind's spots are compared when the write is committed that came of what the server showed there, and
+// not before: then nothing is to be done, most often.
+func (b *writeBack) hears(bind *mapping.Bind) bool {
+	return b.l.info.Protocol.Feed && !bind.Rows() && !bind.Events()
+}
+
+// unchanged has spots be compared with registers that a write of what the server showed has not changed.
+func (b *writeBack) unchanged(ctx context.Context, spots []spot) error {
+	for _, s := range spots {
+		st, err := b.l.store.ReadState(ctx, s.register)
+		if err != nil {
+			return err
+		}
+		if bind := b.l.bindAt(b.l.set(), s); bind != nil && b.hears(bind) {
+			b.mark(s, st.Ordinal)
+		}
+	}
+	return nil
+}
+
 // told tells whether a delta is no news for a spot, which is so of every one that came of what its server showed: then what
 // was heard lately is all that has to be looked at. Anything else that is to be done there stands among the spots that are
 // due already.
 func (b *writeBack) told(s spot, bind *mapping.Bind, d *engine.QDelta) bool {
-	if !b.l.info.Protocol.Feed || d.Snapshot || d.After.Waiting > 0 || bind.Rows() || bind.Events() || bind.Waits() {
+	if !b.hears(bind) || d.Snapshot || d.After.Waiting > 0 || bind.Waits() {
 		return false
 	}
 	base, ok := b.l.base.heard(s)
