@@ -323,9 +323,14 @@ func (l *link) cause(op *wrappers.Operation, source string) engine.Cause {
 		c.Verb = op.Verb.String()
 		return c
 	}
+	return l.causeAt(op, l.at(l.set(), op.Server, op.Address), source)
+}
+
+// causeAt is cause of an operation whose place is known.
+func (l *link) causeAt(op *wrappers.Operation, at place, source string) engine.Cause {
 	return engine.Cause{
 		Principal: op.Who.Principal, Verified: op.Who.Verified, Protocol: l.info.Protocol.Name, Wrapper: l.name,
-		Peer: op.Who.Peer, Verb: op.Verb.String(), Server: op.Server, Address: l.at(l.set(), op.Server, op.Address).address, Source: source,
+		Peer: op.Who.Peer, Verb: op.Verb.String(), Server: op.Server, Address: at.address, Source: source,
 	}
 }
 

@@ -260,7 +260,7 @@ func (b *sightings) submit(at wrappers.Position, p place, o *wrappers.Observatio
 	if len(w.Ops) == 0 {
 		return nil, nil, kind(l.store.KeepRecords(b.ctx, false, append(l.own(o.Keep), bind(then)(engine.Dot{})...)...))
 	}
-	w.By, w.Tag, w.Keep = l.cause(op, sourceOf(effects)), o.Tag, l.own(o.Keep)
+	w.By, w.Tag, w.Keep = l.causeAt(op, p, sourceOf(effects)), o.Tag, l.own(o.Keep)
 	w.KeepWith = bind(then)
 	for _, op := range w.Ops {
 		registers = append(registers, op.Register)

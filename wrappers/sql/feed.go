@@ -30,6 +30,8 @@ type feed struct {
 	since   map[tableName]lsn // tables were copied as of there: earlier commits are in the copy
 	rels    map[uint32]*relation
 	armed   time.Time
+	flushed time.Time // when a batch was reported last
+	holding bool      // the next one waits for more until batchPace is over
 
 	at        position // what was reported last; durable with each observation
 	ended     lsn      // of the last commit that was read
@@ -96,6 +98,7 @@ type keyShape struct {
 const (
 	batchRows  = 512
 	batchBytes = 1 << 20
+	batchPace  = 3 * time.Millisecond // between two batches, unless somebody waits: each costs the disk a sync
 	wholeRows  = 100_000
 	wholeBytes = 16 << 20
 	feedTick   = 2 * time.Second
@@ -121,16 +124,13 @@ func (f *feed) run(ctx context.Context, from lsn) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = f.conn.Conn().SetDeadline(time.Unix(1, 0)) })
 	defer stop()
+	late := false // the last read has ended by its deadline: without another one all others would
 	for {
-		if front.ReadBufferLen() == 0 || !f.open && (len(f.batch) >= batchRows || f.bytes >= batchBytes) {
-			if err := f.flush(ctx, false); err != nil {
+		full := !f.open && (len(f.batch) >= batchRows || f.bytes >= batchBytes)
+		if full || late || front.ReadBufferLen() == 0 {
+			late = false
+			if err := f.pause(ctx, full); err != nil {
 				return err
-			}
-			if now := time.Now(); now.Sub(f.armed) > feedTick/2 && ctx.Err() == nil {
-				f.armed = now
-				if err := f.conn.Conn().SetReadDeadline(now.Add(feedTick)); err != nil {
-					return err
-				}
 			}
 		}
 		if ctx.Err() != nil {
@@ -140,7 +140,7 @@ func (f *feed) run(ctx context.Context, from lsn) error {
 		if err != nil {
 			var timeout net.Error
 			if errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
-				f.armed = time.Time{}
+				f.armed, late = time.Time{}, true // perhaps in the middle of a message
 				if err := f.status(false); err != nil {
 					return err
 				}
@@ -161,6 +161,38 @@ func (f *feed) run(ctx context.Context, from lsn) error {
 			return errors.New("the server ended the feed")
 		}
 	}
+}
+
+// pause reports what there is, and has the next read end in time. Under load a batch waits a little for what is about to come.
+func (f *feed) pause(ctx context.Context, full bool) error {
+	now := time.Now()
+	if left := batchPace - now.Sub(f.flushed); left > 0 && !full && f.marks == 0 && len(f.batch) > 0 {
+		if f.holding {
+			return nil
+		}
+		f.holding, f.armed = true, time.Time{}
+		return f.deadline(ctx, now.Add(left))
+	}
+	f.holding = false
+	if len(f.batch) > 0 {
+		f.flushed = now
+	}
+	if err := f.flush(ctx, false); err != nil {
+		return err
+	}
+	if now = time.Now(); now.Sub(f.armed) <= feedTick/2 {
+		return nil
+	}
+	f.armed = now
+	return f.deadline(ctx, now.Add(feedTick))
+}
+
+// deadline has reads end at a time, unless all of it is to end.
+func (f *feed) deadline(ctx context.Context, at time.Time) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return f.conn.Conn().SetReadDeadline(at)
 }
 
 // data reads one message of the replication protocol (PostgreSQL, section 55.4).

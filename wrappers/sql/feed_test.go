@@ -192,3 +192,68 @@ func TestGoesOn(t *testing.T) {
 		}
 	}
 }
+
+// TestTransactionIsOne: what a transaction did is reported as one, and a key that it changed as a rename.
+func TestTransactionIsOne(t *testing.T) {
+	p, database := newDatabase(t, contractSchema+"ALTER TABLE sensors ALTER t SET STORAGE EXTERNAL")
+	link := newLink()
+	startWrapper(t, link, p, database, false, nil)
+	c := open(t, p.addr(), database)
+	must(t, c, "INSERT INTO sensors VALUES ('alone', 0)")
+	must(t, c, "BEGIN; INSERT INTO sensors SELECT 'k' || i, i FROM generate_series(1, 2000) i; UPDATE sensors SET k = 'moved' WHERE k = 'k7'; DELETE FROM sensors WHERE k = 'k8'; COMMIT")
+	must(t, c, "INSERT INTO sensors VALUES ('long', 1, repeat('x', 100000))")
+	must(t, c, "UPDATE sensors SET k = 'longer', v = 2 WHERE k = 'long'")
+	must(t, c, "BEGIN; INSERT INTO sensors VALUES ('late', 1); TRUNCATE sensors; INSERT INTO sensors VALUES ('after', 1); COMMIT")
+	link.Await(t, "the last row", func() bool { return shown(t, link, "public.sensors?k=after") != nil })
+	const key = "public.sensors?k="
+	var runs [][]wrappers.Observation
+	var run []wrappers.Observation
+	for _, o := range link.Observations() {
+		if run = append(run, o); !o.More {
+			runs, run = append(runs, run), nil
+		}
+	}
+	if len(runs) != 5 || run != nil {
+		t.Fatalf("got %d transactions, want 5", len(runs))
+	}
+	if n := len(runs[1]); n != 2002 {
+		t.Errorf("got %d observations of the large one, want 2002", n)
+	}
+	if o := runs[1][2000]; o.Verb != wrappers.Rename || o.Address != key+"k7" || o.To != key+"moved" || len(o.Payload.Raw) == 0 {
+		t.Errorf("of the key that changed: got %+v", o)
+	}
+	if r := runs[3]; len(r) != 2 || r[0].Verb != wrappers.Rename || len(r[0].Payload.Raw) != 0 || r[1].Verb != wrappers.Merge || r[1].Address != key+"longer" {
+		t.Errorf("of a row of which a part was not sent: got %+v", r)
+	}
+	if r := runs[4]; len(r) != 2002+3-1 {
+		t.Errorf("of what was truncated: got %d observations", len(r))
+	}
+	if r, ok := shown(t, link, key+"longer")["t"]; ok {
+		t.Errorf("it is gone, and has %v", r)
+	}
+	left := 0
+	for rec, err := range link.Kept(t.Context(), rowKey) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left++; rec.Key != rowKey+key+"after" {
+			t.Errorf("%s is listed", rec.Key)
+		}
+	}
+	if left != 1 {
+		t.Errorf("%d rows are listed, want 1", left)
+	}
+	for i, r := range runs {
+		places := 0
+		for _, o := range r {
+			for _, k := range o.Keep {
+				if k.Key == atKey {
+					places++
+				}
+			}
+		}
+		if places != 1 {
+			t.Errorf("transaction %d has %d places in the feed, want 1", i, places)
+		}
+	}
+}

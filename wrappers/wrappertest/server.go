@@ -121,13 +121,15 @@ func (l *Link) Seen(ctx context.Context, at wrappers.Position, what []wrappers.O
 		for _, r := range o.Keep {
 			l.keep(r)
 		}
-		if !l.maps(o.Verb, o.Server, o.Address) {
-			continue
+		for _, o := range l.moved(o) {
+			if !l.maps(o.Verb, o.Server, o.Address) {
+				continue
+			}
+			if l.listed != nil {
+				l.listed[place{o.Server, o.Address}] = true
+			}
+			l.observe(o, at.Snapshot != wrappers.NoSnapshot || !at.Feed)
 		}
-		if l.listed != nil {
-			l.listed[place{o.Server, o.Address}] = true
-		}
-		l.observe(o, at.Snapshot != wrappers.NoSnapshot || !at.Feed)
 	}
 	if at.Snapshot == wrappers.SnapshotEnd {
 		for p, c := range l.cells { // what the server lacks is filled
@@ -143,6 +145,20 @@ func (l *Link) Seen(ctx context.Context, at wrappers.Position, what []wrappers.O
 	}
 	l.wake()
 	return nil
+}
+
+// moved says of a rename what it means at each of its addresses.
+func (l *Link) moved(o wrappers.Observation) []wrappers.Observation {
+	if o.Verb != wrappers.Rename {
+		return []wrappers.Observation{o}
+	}
+	from, to := o, o
+	from.Verb, from.To, from.Payload = wrappers.Delete, "", wrappers.Payload{}
+	to.Verb, to.Address, to.To = wrappers.Put, strings.Clone(o.To), ""
+	if len(o.Payload.Raw) == 0 {
+		to.Payload.Raw = l.cell(o.Server, o.Address).base.raw
+	}
+	return []wrappers.Observation{from, to}
 }
 
 // observe takes one observation; state: of what is there rather than of what happened.
