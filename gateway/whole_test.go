@@ -14,7 +14,7 @@ func shows(verb wrappers.Verb, address, body string) wrappers.Observation {
 }
 
 // wholeWorld is a world with a feed, whose server is played by the test; nothing may be written to it.
-func wholeWorld(t *testing.T) (*world, func(...wrappers.Observation)) {
+func wholeWorld(t *testing.T) (*world, wrappers.Link, func(...wrappers.Observation)) {
 	w := newWorld(t, ovens, relayDocs(), relayTalk())
 	newDocServer(t, w.door("docs"), nil)
 	l := w.door("talk")
@@ -30,7 +30,7 @@ func wholeWorld(t *testing.T) (*world, func(...wrappers.Observation)) {
 	if err := l.Seen(t.Context(), wrappers.Position{Feed: true, Snapshot: wrappers.SnapshotEnd}, nil); err != nil {
 		t.Fatal(err)
 	}
-	return w, func(what ...wrappers.Observation) {
+	return w, l, func(what ...wrappers.Observation) {
 		t.Helper()
 		what[len(what)-1].More = false
 		if err := l.Seen(t.Context(), wrappers.Position{Feed: true}, what); err != nil {
@@ -38,12 +38,10 @@ func wholeWorld(t *testing.T) (*world, func(...wrappers.Observation)) {
 		}
 		w.until("nothing is left to do", func() bool {
 			at, err := w.store.Cursor(t.Context())
-			return err == nil && w.link("talk").back.resting(at.Ordinal)
+			return err == nil && l.(*link).back.resting(at.Ordinal)
 		})
 	}
 }
-
-func (w *world) link(name string) *link { return w.door(name).(*link) }
 
 // newest is the newest entry of a register's history.
 func (w *world) newest(register string) engine.QDelta {
@@ -56,7 +54,7 @@ func (w *world) newest(register string) engine.QDelta {
 }
 
 func TestWholeIsOneWrite(t *testing.T) {
-	w, seen := wholeWorld(t)
+	w, _, seen := wholeWorld(t)
 	seen(shows(wrappers.Put, "oven/1", `{"value":1}`), shows(wrappers.Put, "oven/2", `{"value":2,"unit":"C"}`), shows(wrappers.Put, "oven/1", `{"value":3}`),
 		shows(wrappers.Merge, "oven/2", `{"value":4}`), shows(wrappers.Put, "oven/never", `{"value":5}`), shows(wrappers.Delete, "oven/never", ""))
 	for register, want := range map[string]string{"oven/1": `{"value":3}`, "oven/2": `{"unit":"C","value":4}`} {
@@ -84,7 +82,7 @@ func TestWholeIsOneWrite(t *testing.T) {
 
 // What can't be applied is parked, whoever refuses it, and all else is one write.
 func TestWholeWithPoison(t *testing.T) {
-	w, seen := wholeWorld(t)
+	w, l, seen := wholeWorld(t)
 	long := strings.Repeat("x", engine.MaxValue+1)
 	kept := shows(wrappers.Put, "oven/long", `{"value":"`+long+`"}`)
 	kept.Keep = []wrappers.Record{{Key: "place", Value: []byte("7")}}
@@ -96,7 +94,7 @@ func TestWholeWithPoison(t *testing.T) {
 	if err != nil || len(parked) != 2 {
 		t.Fatalf("got %+v (%v) parked, want two", parked, err)
 	}
-	for r, err := range w.door("talk").Kept(t.Context(), "place") {
+	for r, err := range l.Kept(t.Context(), "place") {
 		if err != nil || string(r.Value) != "7" {
 			t.Errorf("kept: got %q, %v", r.Value, err)
 		}
@@ -110,7 +108,7 @@ func TestWholeWithPoison(t *testing.T) {
 
 // Too much for one write is several.
 func TestWholeTooLarge(t *testing.T) {
-	w, seen := wholeWorld(t)
+	w, _, seen := wholeWorld(t)
 	var what []wrappers.Observation
 	for _, a := range []string{"oven/1", "oven/2", "oven/3"} {
 		o := shows(wrappers.Put, a, `{"value":1}`)
@@ -147,7 +145,7 @@ func TestSeenRename(t *testing.T) {
 		{"after it was changed", []wrappers.Observation{shows(wrappers.Put, "oven/1", `{"value":8}`), renamed("oven/1", "oven/2", `{"value":9}`)}, `{"value":9}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w, seen := wholeWorld(t)
+			w, _, seen := wholeWorld(t)
 			seen(shows(wrappers.Put, "oven/1", `{"value":1,"unit":"C"}`))
 			seen(c.what...)
 			if got := w.value("oven/2"); got != c.want {
@@ -163,7 +161,7 @@ func TestSeenRename(t *testing.T) {
 		})
 	}
 	t.Run("two change places", func(t *testing.T) {
-		w, seen := wholeWorld(t)
+		w, _, seen := wholeWorld(t)
 		seen(shows(wrappers.Put, "oven/1", `{"value":1}`), shows(wrappers.Put, "oven/2", `{"value":2}`))
 		seen(renamed("oven/1", "oven/3", `{"value":1}`), renamed("oven/2", "oven/1", `{"value":2}`), renamed("oven/3", "oven/2", `{"value":1}`))
 		if a, b, c := w.value("oven/1"), w.value("oven/2"), len(w.history("oven/3")); a != `{"value":2}` || b != `{"value":1}` || c != 0 {
@@ -174,7 +172,7 @@ func TestSeenRename(t *testing.T) {
 		}
 	})
 	t.Run("what comes can't be read", func(t *testing.T) {
-		w, seen := wholeWorld(t)
+		w, _, seen := wholeWorld(t)
 		seen(shows(wrappers.Put, "oven/1", `{"value":1}`))
 		seen(renamed("oven/1", "oven/2", `{"value":`))
 		if w.value("oven/1") != "gone" {
@@ -186,7 +184,7 @@ func TestSeenRename(t *testing.T) {
 		}
 	})
 	t.Run("what comes is refused", func(t *testing.T) {
-		w, seen := wholeWorld(t)
+		w, _, seen := wholeWorld(t)
 		seen(shows(wrappers.Put, "oven/1", `{"value":1}`))
 		seen(renamed("oven/1", "oven/2", `{"value":"`+strings.Repeat("x", engine.MaxValue+1)+`"}`), shows(wrappers.Put, "oven/4", `{"value":4}`))
 		if w.value("oven/1") != "gone" || w.value("oven/4") != `{"value":4}` {
