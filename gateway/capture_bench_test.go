@@ -20,7 +20,7 @@ import (
 )
 
 // captureRows is how many rows the table has of which BenchmarkCapture changes one at a time: as many as pgbench's accounts.
-const captureRows = 20_000
+const captureRows = 100_000
 
 // A captureLab is a table in front of which a gateway stands, with the feed played by the benchmark.
 type captureLab struct {
