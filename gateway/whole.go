@@ -151,7 +151,7 @@ func (w *whole) write(seen []*sighting) error {
 	if len(seen) == 0 {
 		return nil
 	}
-	wait, poison, err := w.submit(seen)
+	wait, rejected, err := w.submit(seen)
 	if err != nil {
 		for _, s := range seen {
 			for i := range s.says {
@@ -161,13 +161,15 @@ func (w *whole) write(seen []*sighting) error {
 		if wrappers.Kind(err) == wrappers.ErrUnavailable {
 			return err // the server owes it to us still
 		}
-		if poison == nil && len(seen) == 1 {
-			poison = seen[0]
+		if len(rejected) == 0 && len(seen) == 1 {
+			rejected = []rejection{{seen[0], err}}
 		}
-		if poison != nil {
-			// It is parked, and what is to be kept with it goes with the others: no place in the feed is stored before them.
-			if err := w.parkSighting(poison, err); err != nil {
-				return err
+		if len(rejected) > 0 {
+			// They are parked, and what is to be kept with them goes with the others: no place in the feed is stored before those.
+			for _, r := range rejected {
+				if err := w.parkSighting(r.of, r.why); err != nil {
+					return err
+				}
 			}
 			return w.write(seen)
 		}
@@ -246,9 +248,15 @@ func (w *whole) shows(p place) bool {
 	return false
 }
 
-// submit sequences what sightings mean. A nil wait: it was no news. With an error, poison is the sighting that it is about,
-// if that is known.
-func (w *whole) submit(seen []*sighting) (wait func() (engine.Receipt, error), poison *sighting, err error) {
+// A rejection is a sighting that can't be applied, whatever it is together with.
+type rejection struct {
+	of  *sighting
+	why error
+}
+
+// submit sequences what sightings mean. A nil wait: it was no news. With an error, rejected are all the sightings that it is
+// about, if that is known: a server may have committed a hundred thousand rows of somebody who may write none of them.
+func (w *whole) submit(seen []*sighting) (wait func() (engine.Receipt, error), rejected []rejection, err error) {
 	l := w.link
 	l.base.turn.Lock()
 	defer l.base.turn.Unlock()
@@ -256,6 +264,7 @@ func (w *whole) submit(seen []*sighting) (wait func() (engine.Receipt, error), p
 	var then []func(engine.Dot) engine.Record
 	var spots []spot
 	renames := 0
+sightings:
 	for _, s := range seen {
 		s.ops, s.registers = s.ops[:0], s.registers[:0]
 		for i := range s.says {
@@ -265,8 +274,13 @@ func (w *whole) submit(seen []*sighting) (wait func() (engine.Receipt, error), p
 			}
 			at := spot{e.at, e.effect.Register}
 			ops, baseline, err := w.decide(w.at, at, e.effect, s.o)
-			if err != nil {
-				return nil, s, err
+			switch {
+			case err == nil:
+			case wrappers.Kind(err) == wrappers.ErrUnavailable:
+				return nil, nil, err
+			default:
+				rejected = append(rejected, rejection{s, err})
+				continue sightings
 			}
 			spots, then, s.ops = append(spots, at), append(then, baseline), append(s.ops, ops...)
 			for _, op := range ops {
@@ -284,6 +298,9 @@ func (w *whole) submit(seen []*sighting) (wait func() (engine.Receipt, error), p
 		}
 		write.Ops, write.Keep = append(write.Ops, s.ops...), append(write.Keep, s.keep...)
 	}
+	if len(rejected) > 0 {
+		return nil, rejected, rejected[0].why
+	}
 	if renames > 1 {
 		write.By.RenamedFrom = "" // it names one
 	}
@@ -299,10 +316,10 @@ func (w *whole) submit(seen []*sighting) (wait func() (engine.Receipt, error), p
 			continue
 		}
 		if bad := (&engine.Write{Ops: s.ops, Bulk: true}).Check(); bad != nil {
-			return nil, s, kind(bad)
+			rejected = append(rejected, rejection{s, kind(bad)})
 		}
 	}
-	return nil, nil, err
+	return nil, rejected, err
 }
 
 // causes says who is behind a write: what its observations have in common.

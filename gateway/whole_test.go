@@ -213,3 +213,23 @@ register "oven/{o}" {
 	s.publish("oven/1", `{"value":3}`, false)
 	w.until("the server is told again", func() bool { return s.retained("oven/1") == `{"value":9}` && len(s.written()) == 2 })
 }
+
+// All that can't be applied is found at once: else each row of a large transaction were decided again for each that is parked.
+func TestWholeOfPoison(t *testing.T) {
+	_, door, _ := wholeWorld(t)
+	b := &sightings{link: door.(*link), ctx: t.Context()}
+	long := strings.Repeat("x", engine.MaxValue+1)
+	for _, o := range []wrappers.Observation{
+		shows(wrappers.Put, "oven/1", `{"value":"`+long+`"}`),
+		shows(wrappers.Put, "oven/2", `{"value":2}`),
+		shows(wrappers.Put, "oven/3", `{"value":"`+long+`"}`),
+	} {
+		if err := b.observe(wrappers.Position{Feed: true}, &o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, rejected, err := b.whole.submit(b.whole.seen)
+	if err == nil || len(rejected) != 2 || rejected[0].of.op.Address != "oven/1" || rejected[1].of.op.Address != "oven/3" {
+		t.Errorf("got %d rejected, %v; want oven/1 and oven/3", len(rejected), err)
+	}
+}
