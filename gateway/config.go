@@ -74,8 +74,10 @@ func (c *Config) Links() []LinkInfo {
 }
 
 func (w *WrapperBlock) link() LinkInfo {
+	p := w.Protocol
+	p.Feed = p.Feed && (p.Feedless == nil || !p.Feedless(w.Options))
 	return LinkInfo{
-		Protocol: w.Protocol, Name: w.Name, Relay: w.Relay(), Attached: w.Attached(),
+		Protocol: p, Name: w.Name, Relay: w.Relay(), Attached: w.Attached(),
 		CaptureWait: w.CaptureWait, Anonymous: w.Anonymous,
 	}
 }

@@ -40,6 +40,7 @@ type link struct {
 	turns  *turns // Patterns' change channel
 
 	readings readings
+	troubles troubles
 }
 
 func (l *link) set() *mapping.Set { return l.gen.Load().Set }

@@ -32,6 +32,7 @@ type Status struct {
 	Binds       []BindFigures   `json:"binds"`
 	Lag         []LagStatus     `json:"lag"`
 	Contacts    []ContactStatus `json:"contacts"`
+	Troubles    []TroubleStatus `json:"troubles"`
 	Parked      int             `json:"parked"`
 	Domains     []DomainStatus  `json:"domains"`
 }
@@ -100,7 +101,7 @@ func (g *Gateway) Status(ctx context.Context) Status {
 		Domain: gen.config.Domains[0], Data: g.data, Config: gen.config.File,
 		Generation: gen.Number, Hash: gen.Hash, Loaded: gen.loaded,
 		Wrappers: g.wrapperStatus(), Binds: g.figures.bindFigures(),
-		Lag: g.domains.lag(), Contacts: g.domains.contacts(), Domains: g.domains.status(ctx),
+		Lag: g.domains.lag(), Contacts: g.domains.contacts(), Troubles: g.domains.troubles(), Domains: g.domains.status(ctx),
 	}
 	if why := g.reloadError.Load(); why != nil {
 		s.ReloadError = *why

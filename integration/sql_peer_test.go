@@ -26,6 +26,18 @@ type pgServer struct {
 // newPostgres makes a cluster and starts it.
 func newPostgres(t testing.TB) *pgServer {
 	t.Helper()
+	// A directory that somebody else may enter: the server refuses to run as root.
+	dir, err := os.MkdirTemp("", "pg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return newPostgresIn(t, dir)
+}
+
+// newPostgresIn makes a cluster in a directory that everybody may enter, and starts it.
+func newPostgresIn(t testing.TB, dir string) *pgServer {
+	t.Helper()
 	s := &pgServer{t: t, port: freePort(t), psql: peer(t, "psql", "postgresql-client")}
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres") // Debian keeps it out of the path
 	if len(found) > 0 {
@@ -33,12 +45,6 @@ func newPostgres(t testing.TB) *pgServer {
 	} else {
 		s.bin = filepath.Dir(peer(t, "postgres", "postgresql"))
 	}
-	// A directory that somebody else may enter: the server refuses to run as root.
-	dir, err := os.MkdirTemp("", "pg")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	s.dir = dir
 	initdb := s.command("initdb", "-D", filepath.Join(dir, "data"), "-U", "postgres", "-A", "trust", "-N", "--locale=C.UTF-8", "-E", "UTF8")
 	if c := initdb.SysProcAttr; c != nil {

@@ -51,7 +51,12 @@ type dataPlant struct {
 
 func newDataPlant(t testing.TB, schema, mapping, more string) *dataPlant {
 	t.Helper()
-	d := &dataPlant{pg: newPostgres(t), port: freePort(t), client: keepAlive(t)}
+	return newDataPlantOn(t, newPostgres(t), schema, mapping, more)
+}
+
+func newDataPlantOn(t testing.TB, pg *pgServer, schema, mapping, more string) *dataPlant {
+	t.Helper()
+	d := &dataPlant{pg: pg, port: freePort(t), client: keepAlive(t)}
 	must(t, d.pg.psql, "-h", "127.0.0.1", "-p", fmt.Sprint(d.pg.port), "-U", "postgres", "-qc", "CREATE DATABASE plant")
 	d.pg.sql(schema)
 	d.spookgw = newGateway(t, virtualWrappers+fmt.Sprintf(`

@@ -20,7 +20,9 @@ type Protocol struct {
 	Messages bool      // a bind's payload is a message of its own (codec and codec limits apply), not a part of a stored document
 	Replies  bool      // a write is answered with a body: `reply` of a bind makes it
 	Feed     bool      // in front of or inside a server it has an ordered feed that shows every change, own writes included
-	Frame    int       // default of limits { frame }, in bytes; 0: 2 MiB
+	// Feedless, if not nil, tells of a wrapper's settings whether it has to do without its feed all the same.
+	Feedless func(Options) bool
+	Frame    int // default of limits { frame }, in bytes; 0: 2 MiB
 	New      func(Config) (Wrapper, error)
 	Demo     Demo
 }

@@ -96,6 +96,10 @@ type Link interface {
 	// it would not look at, whole. It allocates nothing.
 	Recording() bool
 
+	// Trouble has `spookgw status` say what keeps the wrapper from a part of its work, and what helps, until the same
+	// subject (a table, "feed") comes with an empty text. It is for what lasts, and for few subjects.
+	Trouble(about, text string)
+
 	// Count adds to a counter of this wrapper, shown in /metrics as
 	// spookgw_wrapper_events_total{wrapper,event}: "sessions", "refused_auth", "oversized", …
 	Count(event string, n int)

@@ -141,6 +141,15 @@ func (a *app) showStatus(s fullStatus) error {
 			fmt.Fprintf(a.out, "%s: %s ago: %s\n", r.Name, since(r.LastErrorAt), r.LastError)
 		}
 	}
+	for i, t := range s.Troubles {
+		if i == 0 {
+			fmt.Fprintf(w, "\nTROUBLE\tABOUT\tSINCE\tWHAT\n")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", t.Wrapper, t.About, t.Since.Local().Format("2006-01-02 15:04:05"), t.Text)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
 	first := true
 	for _, c := range s.Contacts {
 		if c.State == "settled" {

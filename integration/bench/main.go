@@ -41,7 +41,9 @@ var parts = []part{
 	{"durable", nil, durable},
 	{"http", []string{"nginx", "haproxy", "wrk"}, httpRelay},
 	{"mqtt", []string{"mosquitto", "haproxy"}, mqttRelay},
+	{"sql", []string{"pgbench", "psql"}, sqlFeed},
 	{"sql", []string{"pgbench", "pgbouncer", "psql"}, sqlRelay},
+	{"sql", []string{"pgbench", "psql"}, sqlExact},
 	{"idle", []string{"nginx", "mosquitto", "haproxy"}, idle},
 }
 

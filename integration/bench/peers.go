@@ -210,7 +210,7 @@ func (l *lab) spookgw(protocol, upstream string) (*process, error) {
 }
 
 // spookgwWith is one with a mapping of its own.
-func (l *lab) spookgwWith(protocol, upstream, text string) (*process, error) {
+func (l *lab) spookgwWith(protocol, upstream, text string, more ...string) (*process, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -223,6 +223,7 @@ func (l *lab) spookgwWith(protocol, upstream, text string) (*process, error) {
 	if upstream != "" {
 		stand = fmt.Sprintf("upstream = %q", upstream)
 	}
+	stand += "\n" + strings.Join(more, "\n")
 	dir, err := l.place("spookgw", "gateway.hcl", fmt.Sprintf(`data = "data"
 wrapper %q "bench" {
   listen = %q

@@ -33,27 +33,9 @@ func sqlRelay(l *lab, o options) (*table, error) {
 	if err != nil {
 		return t, err
 	}
-	mapped, err := l.spookgwWith("sql", upstream, "register \"account/{id}\" {\n  fields = { abalance = number }\n  bind \"sql\" \"pgbench_accounts\" {\n    key = { id = payload.aid }\n  }\n}\n")
+	mapped, err := l.feeding(server, "")
 	if err != nil {
 		return t, err
-	}
-	// Its first contact is not what is measured.
-	for !strings.Contains(mapped.log.String(), "feed stands") {
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-l.ctx.Done():
-			return t, l.ctx.Err()
-		}
-	}
-	for before := mapped.cpu(); ; before = mapped.cpu() {
-		select {
-		case <-time.After(time.Second):
-		case <-l.ctx.Done():
-			return t, l.ctx.Err()
-		}
-		if mapped.cpu()-before < 50*time.Millisecond {
-			break
-		}
 	}
 	all := []contender{{"direct", nil, server.addr}, {"pgbouncer", bouncer, bouncer.addr}, {"pass", pass, pass.addr}, {"mapped", mapped, mapped.addr}}
 	for _, clients := range []int{1, 16} {

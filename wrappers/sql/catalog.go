@@ -22,6 +22,7 @@ type table struct {
 
 type column struct {
 	name     string
+	oid      uint32 // of its type
 	typ      colType
 	readOnly bool // generated
 	always   bool // GENERATED ALWAYS AS IDENTITY
@@ -103,7 +104,7 @@ func (c *catalog) table(ctx context.Context, name tableName) (*table, error) {
 		if err != nil {
 			return nil, err
 		}
-		t.columns = append(t.columns, column{name: r[0].text, typ: ct, readOnly: r[2].text != "", always: r[3].text == "a"})
+		t.columns = append(t.columns, column{name: r[0].text, oid: uint32(typ), typ: ct, readOnly: r[2].text != "", always: r[3].text == "a"})
 	}
 	rows, err = query(ctx, c.conn, `SELECT i.indisprimary, i.indisreplident, string_agg(a.attname, E'\n' ORDER BY k.n)
 		FROM pg_catalog.pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, n)
@@ -151,9 +152,22 @@ func (c *catalog) names(ctx context.Context) ([]tableName, error) {
 	return out, nil
 }
 
-// fits says why rows of the table can't be told apart by a key; "" if they can. The answer names
+// fits says why rows of the table can't be followed by a key; "" if they can. The answer names
 // the statement that helps.
 func (t *table) fits(key []string) string {
+	if why := t.apart(key); why != "" {
+		return why
+	}
+	for _, k := range key {
+		if !slices.Contains(t.old, k) {
+			return fmt.Sprintf("a delete in %s would not show the column %q, which the key of a bind is made of. Run: ALTER TABLE %s REPLICA IDENTITY FULL", t.name, k, t.name.quoted())
+		}
+	}
+	return ""
+}
+
+// apart says why rows of the table can't be told apart by a key; "" if they can.
+func (t *table) apart(key []string) string {
 	for _, k := range key {
 		if t.column(k) == nil {
 			return fmt.Sprintf("%s has no column %q, which the key of a bind is made of", t.name, k)
@@ -168,11 +182,6 @@ func (t *table) fits(key []string) string {
 	}
 	if !slices.ContainsFunc(t.unique, within) {
 		return fmt.Sprintf("nothing keeps two rows of %s from having one key. Run: ALTER TABLE %s ADD PRIMARY KEY (%s)", t.name, t.name.quoted(), strings.Join(quoted, ", "))
-	}
-	for _, k := range key {
-		if !slices.Contains(t.old, k) {
-			return fmt.Sprintf("a delete in %s would not show the column %q, which the key of a bind is made of. Run: ALTER TABLE %s REPLICA IDENTITY FULL", t.name, k, t.name.quoted())
-		}
 	}
 	return ""
 }

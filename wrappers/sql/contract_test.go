@@ -105,7 +105,7 @@ func startWrapper(t testing.TB, link *wrappertest.Link, p *postgres, database st
 		return <-done
 	})
 	t.Cleanup(func() { stop() })
-	link.Await(t, "the feed to stand", func() bool { return link.Counted("feed_up") > 0 })
+	link.Await(t, "the feed to stand", func() bool { return link.Counted("feed_up")+link.Counted("reader_up") > 0 })
 	return addr, stop
 }
 

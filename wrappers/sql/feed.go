@@ -73,6 +73,8 @@ type transaction struct {
 	tables  uint64          // that it changed, as the relay's sessions note them
 	from    int             // its first observation in the batch
 	bytes   int             // of what is in the batch
+	said    *saying         // whose the events are that come now, where the transaction says so
+	named   int             // its first observation in the batch that is nobody's yet
 }
 
 // A relation is a table as the feed describes it.
@@ -261,14 +263,18 @@ func (f *feed) event(ctx context.Context, m any) error {
 	switch m := m.(type) {
 	case outBegin:
 		f.open = true
-		f.tx = transaction{final: m.final, version: wrappers.Version(strconv.FormatUint(uint64(m.xid), 10)), from: len(f.batch)}
+		f.tx = transaction{final: m.final, version: wrappers.Version(strconv.FormatUint(uint64(m.xid), 10)), from: len(f.batch), named: len(f.batch)}
 	case outCommit:
 		f.whole()
 		f.open = false
 		f.ended = m.end
 	case outMessage:
 		if m.prefix == markPrefix {
-			f.message(string(m.content))
+			if s := unseal(f.d.seal, m.content); s != nil {
+				f.said(s)
+			} else {
+				f.message(string(m.content))
+			}
 		}
 	case outRelation:
 		rel, err := f.relation(ctx, &m)
@@ -314,7 +320,7 @@ func (f *feed) relation(ctx context.Context, m *outRelation) (*relation, error) 
 	if !r.in {
 		return r, nil
 	}
-	if _, copied := f.since[m.table]; !copied {
+	if _, copied := f.since[m.table]; !copied && f.d.notice == nil {
 		r.in = false // there is something wrong with it, and that was said
 		return r, nil
 	}
@@ -514,7 +520,11 @@ func (f *feed) whole() {
 	if len(mine) == 0 {
 		return
 	}
-	f.attribute(mine)
+	if f.d.seal != nil {
+		f.name()
+	} else {
+		f.attribute(mine)
+	}
 	for i := range mine[1:] {
 		mine[i].More = true
 	}
@@ -613,7 +623,7 @@ func (f *feed) flush(ctx context.Context, all bool) error {
 		rest := copy(f.batch, f.batch[n:])
 		clear(f.batch[rest:])
 		f.batch = f.batch[:rest]
-		f.tx.from = 0
+		f.tx.from, f.tx.named = 0, max(0, f.tx.named-n)
 	}
 	if f.bytes = 0; len(f.batch) > 0 {
 		f.bytes = f.tx.bytes

@@ -162,6 +162,7 @@ type session struct {
 	peer string
 
 	// Of the client's side.
+	exact    *exact               // nil: its transactions don't say whose they are
 	prepared map[string]statement // what was parsed, by name
 	forgot   bool                 // there were more than are remembered
 	asks     uint64               // ReadyForQuery it has asked for
@@ -205,6 +206,9 @@ func (d *database) handle(s *relay.Session) relay.Handler {
 	}
 	h := &session{d: d, s: s, peer: peer, who: wrappers.Who{Peer: peer}}
 	h.idle.Store(true)
+	if d.seal != nil {
+		h.exact = newExact()
+	}
 	return h
 }
 
@@ -215,6 +219,9 @@ func (h *session) FromClient(b []byte) (relay.Step, error) {
 	}
 	if !h.started.Load() {
 		return h.first(b)
+	}
+	if h.exact != nil {
+		return h.exactFromClient(b)
 	}
 	n := 0
 	for {
@@ -307,6 +314,13 @@ func (h *session) first(b []byte) (relay.Step, error) {
 	}
 	h.app = st.params["application_name"]
 	h.mu.Unlock()
+	switch strings.ToLower(st.params["replication"]) {
+	case "", "false", "off", "no", "0":
+	default:
+		if h.exact != nil {
+			h.exact.mute.Store(true)
+		}
+	}
 	return relay.Step{Pass: size}, nil
 }
 
@@ -411,6 +425,9 @@ func shortText(text []byte) string {
 
 // act notes that the transaction in progress mentions mapped tables.
 func (h *session) act(st statement) {
+	if h.exact != nil {
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.acts == nil {
@@ -446,6 +463,11 @@ func (h *session) FromServer(b []byte) (relay.Step, error) {
 		here := b[n:]
 		if int64(len(here)) > size {
 			here = here[:size]
+		}
+		if h.exact != nil {
+			if st, taken := h.exactAnswer(b, n, here, size); taken {
+				return st, nil
+			}
 		}
 		switch here[0] {
 		case msgError:
@@ -507,6 +529,9 @@ func (h *session) answered(kind byte, body []byte) {
 			h.pending.Store(0)
 		}
 		h.status = body[0]
+		if h.exact != nil {
+			h.exact.over(body[0])
+		}
 		idle := body[0] == 'I'
 		h.idle.Store(idle)
 		if !idle {
@@ -517,6 +542,7 @@ func (h *session) answered(kind byte, body []byte) {
 		if h.acts != nil {
 			if h.wrote && !h.failed {
 				h.d.acts.end(h.acts)
+				h.d.committed(h.acts)
 			} else {
 				h.d.acts.drop(h.acts)
 			}
@@ -538,6 +564,7 @@ func (h *session) End(error) {
 	defer h.mu.Unlock()
 	if h.acts != nil {
 		h.d.acts.end(h.acts)
+		h.d.committed(h.acts) // who knows
 		h.acts = nil
 	}
 }

@@ -49,6 +49,9 @@ func (d *database) feedOnce(ctx context.Context) error {
 		}
 		d.pure.Store(&pure)
 	}
+	if err := d.mayAll(ctx, side); err != nil {
+		return err
+	}
 	tables, awaited, err := d.followed(ctx, f)
 	if err != nil {
 		return err
@@ -95,15 +98,18 @@ func (d *database) able(ctx context.Context, c *pgconn.PgConn) error {
 	case r[2].text != "t":
 		return fmt.Errorf("the role may not replicate. Run: ALTER ROLE %s REPLICATION", quoteIdent(d.w.cfg.Upstreams[0].User))
 	}
+	text := ""
 	if r[3].text == "-1" {
+		text = "while the gateway is away the server keeps its log for it without a bound, and may fill its disk. Run: ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; SELECT pg_reload_conf()"
 		d.mu.Lock()
-		said := d.troubles["max_slot_wal_keep_size"] != ""
-		d.troubles["max_slot_wal_keep_size"] = "said"
+		said := d.troubles[aboutKept] != ""
+		d.troubles[aboutKept] = text
 		d.mu.Unlock()
 		if !said {
-			d.log.Warn("while the gateway is away the server keeps its log for it without a bound, and may fill its disk. Run: ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; SELECT pg_reload_conf()")
+			d.log.Warn(text)
 		}
 	}
+	d.link.Trouble(aboutKept, text)
 	return nil
 }
 
@@ -113,6 +119,7 @@ func (d *database) followed(ctx context.Context, f *feed) (tables []*table, awai
 	if err != nil {
 		return nil, nil, err
 	}
+	d.unmapped(names)
 	for _, name := range names {
 		t, err := f.catalog.table(ctx, name)
 		if err != nil {
@@ -124,7 +131,7 @@ func (d *database) followed(ctx context.Context, f *feed) (tables []*table, awai
 		} else {
 			for _, s := range f.binds.shapesOf(name) {
 				if why == "" {
-					why = t.fits(s.key)
+					why = d.fits(t, s.key)
 				}
 			}
 		}
@@ -133,12 +140,34 @@ func (d *database) followed(ctx context.Context, f *feed) (tables []*table, awai
 			awaited = append(awaited, name)
 			continue
 		}
-		d.mu.Lock()
-		delete(d.troubles, name.String())
-		d.mu.Unlock()
+		d.well(name)
 		tables = append(tables, t)
 	}
 	return tables, awaited, nil
+}
+
+// fits says what keeps a table from being followed, the way that it is.
+func (d *database) fits(t *table, key []string) string {
+	if d.notice != nil {
+		return t.apart(key)
+	}
+	return t.fits(key)
+}
+
+// unmapped takes back what was said of tables that are not mapped any more.
+func (d *database) unmapped(names []tableName) {
+	d.mu.Lock()
+	var gone []string
+	for about := range d.troubles {
+		if strings.Contains(about, ".") && !slices.ContainsFunc(names, func(t tableName) bool { return t.String() == about }) {
+			gone = append(gone, about)
+			delete(d.troubles, about)
+		}
+	}
+	d.mu.Unlock()
+	for _, about := range gone {
+		d.link.Trouble(about, "")
+	}
 }
 
 // publication has the server publish exactly these tables.
@@ -196,6 +225,9 @@ func (d *database) ensureSlot(ctx context.Context, conn, side *pgconn.PgConn) (f
 	}
 	if len(rows) == 1 {
 		r := rows[0]
+		d.mu.Lock()
+		unread := d.unread
+		d.mu.Unlock()
 		switch {
 		case r[0].text != "pgoutput" || r[3].text != d.w.database:
 			return false, fmt.Errorf("the slot %s is somebody else's: plugin %s, database %s. Set slot on the wrapper", d.w.slot, r[0].text, r[3].text)
@@ -203,6 +235,14 @@ func (d *database) ensureSlot(ctx context.Context, conn, side *pgconn.PgConn) (f
 			d.link.Count("slot_lost", 1)
 			d.log.Error("the server has thrown away what it kept for the gateway (max_slot_wal_keep_size): the tables are copied again", "slot", d.w.slot)
 			if _, err := query(ctx, side, "SELECT pg_drop_replication_slot("+quoteLiteral(d.w.slot)+")"); err != nil {
+				return false, err
+			}
+		case unread:
+			d.link.Count("slot_lost", 1)
+			d.log.Error("the publication was gone for a while, and what was changed meanwhile can't be read any more: the tables are copied again", "slot", d.w.slot)
+			// The session that read it may be a moment from its end.
+			if _, err := query(ctx, side, "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_catalog.pg_replication_slots WHERE slot_name = "+quoteLiteral(d.w.slot)+
+				" AND active; SELECT pg_drop_replication_slot("+quoteLiteral(d.w.slot)+")"); err != nil {
 				return false, err
 			}
 		default:
@@ -215,6 +255,12 @@ func (d *database) ensureSlot(ctx context.Context, conn, side *pgconn.PgConn) (f
 		err = fmt.Errorf("%w. Run: ALTER SYSTEM SET max_replication_slots = 20; and restart the server", err)
 	case "42501":
 		err = fmt.Errorf("%w. Run: ALTER ROLE %s REPLICATION", err, quoteIdent(d.w.cfg.Upstreams[0].User))
+	case "":
+		if err == nil {
+			d.mu.Lock()
+			d.unread = false
+			d.mu.Unlock()
+		}
 	}
 	return true, err
 }
@@ -461,7 +507,7 @@ func (d *database) mended(ctx context.Context, b *binds, awaited []tableName) bo
 		}
 		ok := true
 		for _, s := range b.shapesOf(name) {
-			ok = ok && t.fits(s.key) == ""
+			ok = ok && d.fits(t, s.key) == ""
 		}
 		if ok {
 			return true

@@ -17,21 +17,24 @@ import (
 
 // Protocol is what the gateway knows of PostgreSQL's protocol.
 var Protocol = wrappers.Protocol{
-	Name:   "sql",
-	Syntax: syntax,
-	Feed:   true,
-	Frame:  256 << 20, // it is passed on as it comes, and not held
+	Name:     "sql",
+	Syntax:   syntax,
+	Feed:     true,
+	Feedless: func(o wrappers.Options) bool { return o.String("capture") == captureStatements },
+	Frame:    256 << 20, // it is passed on as it comes, and not held
 	Schemes: []wrappers.Scheme{
 		{Name: "postgres", Port: 5432}, {Name: "postgresql", Port: 5432}, {Name: "postgres+tls", Port: 5432, TLS: true},
 	},
 	Upstream: "gateway@%s/postgres",
 	Settings: []wrappers.Setting{
-		{Name: "capture", Kind: wrappers.StringSetting, Default: "async", Enum: []string{"async", "sync"},
-			Doc: "whether a client of the relay is told of a commit at once (async), or when the registers have it (sync)"},
+		{Name: "capture", Kind: wrappers.StringSetting, Default: "async", Enum: []string{"async", "sync", captureStatements},
+			Doc: "whether a client of the relay is told of a commit at once (async), or when the registers have it (sync). Where the server gives no logical replication: statements, after which the tables are read again"},
+		{Name: "poll_ms", Kind: wrappers.IntSetting, Default: int64(10_000), Min: 100, Max: 86_400_000,
+			Doc: "with capture = \"statements\": how often the tables are looked at for what no statement said"},
 		{Name: "capture_wait_ms", Kind: wrappers.IntSetting, Default: int64(5000), Min: 1, Max: 600_000,
 			Doc: "how long a commit waits at most with capture = \"sync\""},
-		{Name: "attribute", Kind: wrappers.StringSetting, Default: "probable", Enum: []string{"probable", "off"},
-			Doc: "whether it is found out which client of the relay changed a row: by session, table and time (probable), or not at all"},
+		{Name: "attribute", Kind: wrappers.StringSetting, Default: "probable", Enum: []string{"probable", "exact", "off"},
+			Doc: "whether it is found out which client of the relay changed a row: by session, table and time (probable), by a message that is written into the client's transaction (exact), or not at all"},
 		{Name: "slot", Kind: wrappers.StringSetting, Default: "",
 			Doc: "name of the replication slot and of the publication; by default made of the gateway's own name"},
 		{Name: "max_lost", Kind: wrappers.IntSetting, Default: int64(50), Min: 0, Max: 100,
@@ -57,6 +60,8 @@ var Protocol = wrappers.Protocol{
 type wrapper struct {
 	cfg         wrappers.Config
 	sync        bool
+	statements  bool
+	poll        time.Duration
 	captureWait time.Duration
 	attribute   string
 	slot        string // of the replication slot and the publication
@@ -76,6 +81,14 @@ func New(cfg wrappers.Config) (wrappers.Wrapper, error) {
 		cfg: cfg, sync: cfg.Options.String("capture") == "sync", attribute: cfg.Options.String("attribute"),
 		captureWait: time.Duration(cfg.Options.Int("capture_wait_ms")) * time.Millisecond,
 		slot:        cfg.Options.String("slot"), database: cfg.Options.String("database"),
+	}
+	w.statements = cfg.Options.String("capture") == captureStatements
+	w.poll = time.Duration(cfg.Options.Int("poll_ms")) * time.Millisecond
+	if w.poll <= 0 {
+		w.poll = 10 * time.Second
+	}
+	if w.statements && w.attribute != "" && w.attribute != "probable" {
+		return nil, fmt.Errorf("capture = %q is told of writes by the statements that pass, so attribute is \"probable\": %q wants none of them, or a server with logical replication", captureStatements, w.attribute)
 	}
 	w.maxLost = 50
 	if n, ok := cfg.Options["max_lost"].(int64); ok {

@@ -27,12 +27,18 @@ type database struct {
 	renders *renders
 	watch   atomic.Pointer[tableWatch]
 	pure    atomic.Pointer[harmless] // nil until the server was asked
+	seal    []byte                   // key of sayings; nil: attribute is not exact
+	exact   atomic.Bool              // every client may write them
+	notice  *notice                  // of statements, where they are captured; nil: there is a feed
+	asker   asker
 
 	mu       sync.Mutex
 	up       chan struct{} // closed while the feed stands
 	upNow    bool
 	troubles map[string]string // what was said of each table, so that it is said once
 	stale    map[tableName]bool
+	stood    time.Time // since when the feed stands, or stood
+	unread   bool      // the slot has changes that can't be decoded any more
 }
 
 // serveUpstream works in front of, or inside, a real server.
@@ -48,15 +54,29 @@ func (w *wrapper) serveUpstream(ctx context.Context, link wrappers.Link) error {
 	if err := d.renders.load(ctx); err != nil {
 		return err
 	}
+	if w.statements {
+		d.notice = newNotice()
+	}
+	if w.attribute == "exact" {
+		var err error
+		if d.seal, err = loadSeal(ctx, link); err != nil {
+			return err
+		}
+	}
 	b := readBinds(link)
 	d.watch.Store(b.watch())
 	// The feed outlives the relay's drain: commits may still wait for it.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var bg sync.WaitGroup
-	bg.Go(func() { d.keepFeed(work) })
-	bg.Go(func() { d.writeMarks(work) })
 	bg.Go(func() { d.keepPassing(work) })
+	if d.notice != nil {
+		defer d.asker.close()
+		bg.Go(func() { d.keepReading(work) })
+	} else {
+		bg.Go(func() { d.keepFeed(work) })
+		bg.Go(func() { d.writeMarks(work) })
+	}
 	serve, end := context.WithCancel(ctx)
 	defer end()
 	parts := []func(context.Context) error{d.writeBack}
@@ -101,8 +121,8 @@ func (d *database) keepFeed(ctx context.Context) {
 	pause := time.Duration(0)
 	said := ""
 	for ctx.Err() == nil {
-		began := time.Now()
 		err := d.feedOnce(ctx)
+		stood := d.stoodFor()
 		d.fell()
 		if ctx.Err() != nil {
 			return
@@ -112,12 +132,19 @@ func (d *database) keepFeed(ctx context.Context) {
 			continue
 		}
 		d.link.Count("feed_down", 1)
-		if time.Since(began) > time.Minute {
+		if sqlState(err) == "42704" && stood > 0 {
+			// What was changed while there was no publication can't be decoded later either: the plugin looks it up as of then.
+			d.mu.Lock()
+			d.unread = true
+			d.mu.Unlock()
+		}
+		if stood > pause {
 			pause = 0
 		}
 		pause = min(max(2*pause, 100*time.Millisecond), 10*time.Second)
 		if text := err.Error(); text != said { // the same again is no news
 			said = text
+			d.link.Trouble(aboutFeed, text)
 			d.log.Error("feed: rows that change are not heard of until this is mended; the server keeps what comes meanwhile if the slot exists", "err", err, "again_in", pause)
 		}
 		select {
@@ -137,10 +164,22 @@ func (d *database) stands(f *feed) {
 		d.upNow = true
 		close(d.up)
 	}
+	d.stood = time.Now()
 	d.mu.Unlock()
 	d.marks.stands(true)
+	d.link.Trouble(aboutFeed, "")
 	d.link.Count("feed_up", 1)
 	d.log.Info("feed stands", "slot", d.w.slot, "tables", len(f.since))
+}
+
+// stoodFor is how long the feed has stood that has just ended; 0: it did not.
+func (d *database) stoodFor() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.upNow {
+		return 0
+	}
+	return time.Since(d.stood)
 }
 
 func (d *database) fell() {
@@ -161,8 +200,26 @@ func (d *database) trouble(t tableName, what string) {
 	if known {
 		return
 	}
+	d.link.Trouble(t.String(), what)
 	d.link.Count("table_troubles", 1)
 	d.log.Error("a mapped table can't be followed as it is", "table", t.String(), "why", what)
+}
+
+// aboutFeed is the feed, and aboutKept the log that the server keeps for it, as `spookgw status` names them.
+const (
+	aboutFeed = "feed"
+	aboutKept = "max_slot_wal_keep_size"
+)
+
+// well takes back what was said of a table.
+func (d *database) well(t tableName) {
+	d.mu.Lock()
+	_, was := d.troubles[t.String()]
+	delete(d.troubles, t.String())
+	d.mu.Unlock()
+	if was {
+		d.link.Trouble(t.String(), "")
+	}
 }
 
 // forgetTable has the writer read the catalogue anew.

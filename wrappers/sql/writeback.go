@@ -77,6 +77,10 @@ func (d *database) settle(ctx context.Context, c wrappers.Change, e wrappers.Eff
 // readBack waits until the feed has said all there is to say of a row. To ask the server instead
 // would overtake the feed: it would then show an older state after a newer one.
 func (d *database) readBack(ctx context.Context, c wrappers.Change) {
+	if d.notice != nil { // there is no feed to overtake
+		d.ask(ctx, c)
+		return
+	}
 	if d.marks.await(ctx, readBackWithin) {
 		d.settle(ctx, c, wrappers.Effect{Outcome: wrappers.Done, Version: c.Previous})
 		return
@@ -128,7 +132,9 @@ func (w *writer) session(ctx context.Context) error {
 		}
 		w.conn, w.cat = conn, newCatalog(conn)
 		clear(w.tables)
-		w.mark(ctx)
+		if w.d.notice == nil {
+			w.mark(ctx)
+		}
 	}
 	for _, t := range w.d.takeStale() {
 		delete(w.tables, t)
@@ -659,12 +665,16 @@ func (w *writer) apply(ctx context.Context, plans []*plan) error {
 		own.WriteString("\n" + p.change.Address)
 	}
 	var b pgconn.Batch
-	b.ExecParams("SELECT pg_logical_emit_message(true, $1::text, $2::text)", [][]byte{[]byte(markPrefix), []byte(own.String())}, nil, nil, nil)
+	first := 0
+	if w.d.notice == nil {
+		first = -1
+		b.ExecParams("SELECT pg_logical_emit_message(true, $1::text, $2::text)", [][]byte{[]byte(markPrefix), []byte(own.String())}, nil, nil, nil)
+	}
 	for _, p := range plans {
 		b.ExecParams(p.sql, p.args, nil, nil, nil)
 	}
 	m := w.conn.ExecBatch(ctx, &b)
-	for i := -1; m.NextResult(); i++ {
+	for i := first; m.NextResult(); i++ {
 		r := m.ResultReader()
 		n := 0
 		for r.NextRow() {

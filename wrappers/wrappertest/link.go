@@ -40,6 +40,7 @@ type Link struct {
 	tapped     []Tapped
 	recording  atomic.Bool
 	counts     map[string]int
+	troubles   map[string]string
 	kept       map[string][]byte
 	fail       map[Call][]error
 	block      map[Call]chan struct{}

@@ -133,6 +133,26 @@ func (l *Link) Record() { l.recording.Store(true) }
 // Recording implements wrappers.Link.
 func (l *Link) Recording() bool { return l.recording.Load() }
 
+// Trouble implements wrappers.Link.
+func (l *Link) Trouble(about, text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.troubles == nil {
+		l.troubles = map[string]string{}
+	}
+	if l.troubles[about] = text; text == "" {
+		delete(l.troubles, about)
+	}
+	l.wake()
+}
+
+// Troubled gives what a wrapper has said of a subject, "" if nothing is wrong with it.
+func (l *Link) Troubled(about string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.troubles[about]
+}
+
 // Count implements wrappers.Link.
 func (l *Link) Count(event string, n int) {
 	l.mu.Lock()
