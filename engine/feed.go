@@ -20,6 +20,7 @@ type feed struct {
 	limit    int
 	closed   bool
 	waiting  audience
+	more     chan struct{} // closed by the next commit, of whatever; nil: nobody waits
 }
 
 // await takes a commit that is on its way to the disk. Commits come in the order of their ordinals.
@@ -59,6 +60,7 @@ func (f *feed) publish(ordinal uint64) {
 		c.versions = nil
 		f.waiting.wake(c)
 	}
+	f.tell()
 	clear(ready)
 	f.inflight = f.inflight[n:]
 	drop := 0
@@ -127,11 +129,33 @@ func (f *feed) unwatch(w *watcher) {
 	f.waiting.remove(w)
 }
 
+// tell wakes those who wait for any commit at all.
+func (f *feed) tell() {
+	if f.more != nil {
+		close(f.more)
+		f.more = nil
+	}
+}
+
+// next gives what is closed by the next commit; nil if there is one behind an ordinal already, or none will come.
+func (f *feed) next(after uint64) <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || f.published.Load() > after {
+		return nil
+	}
+	if f.more == nil {
+		f.more = make(chan struct{})
+	}
+	return f.more
+}
+
 // shut wakes everybody, for good.
 func (f *feed) shut() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
+	f.tell()
 	f.waiting.wakeAll(f.published.Load())
 }
 

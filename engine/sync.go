@@ -18,6 +18,7 @@ import (
 type Summary struct {
 	Endpoint EndpointID
 	Origin   OriginID     // of its running incarnation
+	Head     lattice.Head // of its running incarnation: the last candidate, and by it all before
 	Vector   QStateVector // what is on its disk
 	Root     lattice.Hash // over all registers: equal vectors and unequal roots are a bug, never a difference to settle
 	Shards   [256]lattice.Hash
@@ -32,7 +33,7 @@ func (e *Engine) Summary(ctx context.Context) (Summary, error) {
 	defer e.leave()
 	e.mu.Lock()
 	core := e.seqr.core
-	s := Summary{Endpoint: e.origin.Endpoint, Origin: e.self, Vector: core.Vector(), Root: e.seqr.root()}
+	s := Summary{Endpoint: e.origin.Endpoint, Origin: e.self, Head: core.Head(e.self), Vector: core.Vector(), Root: e.seqr.root()}
 	for i := range s.Shards {
 		s.Shards[i] = e.seqr.shards[i].Hash()
 	}
@@ -62,11 +63,27 @@ func (e *Engine) Meet(ctx context.Context, peer Summary) error {
 				Text: fmt.Sprintf("another node has %s of an earlier run of this one, which has it up to %d: its data are of an older state, a backup or a copy", d, own.Vector.Seq(d.Origin))})
 		}
 	}
+	if h := core.Head(peer.Origin); h.Seq > 0 && h.Seq == peer.Head.Seq && h.Hash != peer.Head.Hash && h.Hash != (lattice.Hash{}) && peer.Head.Hash != (lattice.Hash{}) {
+		defer e.alarm(lattice.Alarm{Kind: lattice.ForkAlarm, Dot: Dot{Origin: peer.Origin, Seq: h.Seq},
+			Text: fmt.Sprintf("the candidates up to %s.%d are others here than with the one who wrote them, with the hashes %x and %x", peer.Origin, h.Seq, h.Hash[:8], peer.Head.Hash[:8])})
+	}
 	e.mu.Unlock()
 	// What this program does not know waits in the order of its arrival, and says nothing.
 	opaque := slices.ContainsFunc(e.findings.all(), func(f Finding) bool { return f.Code == "opaque" })
 	if peer.Vector.Equal(own.Vector) && peer.Root != own.Root && !opaque {
 		e.find(Finding{Code: "divergence", Subject: peer.Endpoint.String(), Text: fmt.Sprintf("this node and %s know the same candidates and hold different registers (%x and %x): a bug of this program or damage on a disk. Keep both data directories and report it.", peer.Endpoint, own.Root[:8], peer.Root[:8])})
+	}
+	return nil
+}
+
+// Twins notes that two processes run under another endpoint at once, as two incarnations: one is a clone.
+func (e *Engine) Twins(ctx context.Context, endpoint EndpointID, a, b OriginID) error {
+	if err := e.enter(); err != nil {
+		return err
+	}
+	defer e.leave()
+	if a != b {
+		e.alarm(lattice.Clone(endpoint, a, b))
 	}
 	return nil
 }
