@@ -87,3 +87,20 @@ func (e *Engine) Lost(theirs QStateVector) (lost []Dot, err error) {
 	}
 	return lost, nil
 }
+
+// Lacking counts what this node lacks of a peer's vector.
+func (e *Engine) Lacking(theirs QStateVector) (n uint64, err error) {
+	if err := e.enter(); err != nil {
+		return 0, err
+	}
+	defer e.leave()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	core := e.seqr.core
+	for _, d := range theirs {
+		if !core.Covers(d) {
+			n += d.Seq - core.Head(d.Origin).Seq
+		}
+	}
+	return n, nil
+}

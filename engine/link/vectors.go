@@ -227,6 +227,9 @@ func (s *Session) heard(ctx context.Context, n *news) error {
 		}
 		k.taken = n.Number
 		k.theirs = n.Step.from(k.theirs)
+		for _, o := range n.Step.Gone {
+			k.has = k.has.Without(o)
+		}
 		k.has = k.has.Join(k.theirs)
 		k.place.theirs, k.dirty = k.theirs, true
 	}
