@@ -20,6 +20,7 @@ type Config struct {
 	Groups   map[string][]string // members by name
 	Access   []AccessBlock
 	Daemon   DaemonBlock
+	Sites    SitesBlock
 	Log      LogBlock
 	MinFree  uint64        // bytes; below it writes are refused
 	Drain    time.Duration // how long stopping may take

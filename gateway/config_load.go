@@ -169,6 +169,7 @@ var rootSchema = diag.Schema{
 		{Type: "group", Labels: []string{"name"}},
 		{Type: "access", Labels: []string{"register"}},
 		{Type: "daemon", Once: true},
+		{Type: "sites", Once: true},
 		{Type: "log", Once: true},
 	},
 }
@@ -216,6 +217,8 @@ func (l *loader) gateway(body *hclsyntax.Body) {
 			l.user(b)
 		case "daemon":
 			l.daemon(b)
+		case "sites":
+			l.sites(b)
 		case "log":
 			l.log(b)
 		}

@@ -38,6 +38,12 @@ func (g *Gateway) gatewayCalls() map[string]method {
 	calls["access"] = g.callAccess
 	calls["approve"] = g.callApprove
 	calls["backup"] = g.callBackup
+	calls["sites"] = g.callSites
+	calls["pairOffer"] = g.callPairOffer
+	calls["pairAccept"] = g.callPairAccept
+	calls["pairWithdraw"] = g.callPairWithdraw
+	calls["pairDissolve"] = g.callPairDissolve
+	calls["verify"] = g.callVerify
 	for _, name := range []string{"writeState", "collapse", "revert"} {
 		write := calls[name]
 		calls[name] = func(ctx context.Context, s *session, p json.RawMessage) (any, error) {

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/spooksystems/gateway/engine"
+	pairlink "github.com/spooksystems/gateway/engine/link"
 	"github.com/spooksystems/gateway/mapping"
 	"github.com/spooksystems/gateway/wrappers"
 )
@@ -25,6 +26,7 @@ type domain struct {
 	links *Links
 	book  toldBook
 	twins *twins
+	site  *pairlink.Site // nil until it is opened
 }
 
 // domains are those of a gateway, the default one first. They are fixed while it runs.

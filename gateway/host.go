@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spooksystems/gateway/engine"
+	pairlink "github.com/spooksystems/gateway/engine/link"
 	"github.com/spooksystems/gateway/mapping/diag"
 	"github.com/spooksystems/gateway/wrappers"
 )
@@ -48,6 +49,7 @@ type Gateway struct {
 	hub       eventHub
 	recorders recorderHub
 	door      *door
+	siteDoor  *pairlink.Listener // nil: no other site calls
 	webAddr   string
 	webDone   chan struct{}
 	webStop   func(context.Context) error
@@ -154,6 +156,9 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 	}
 	for _, d := range g.domains.list {
 		d.twins = watchTwins(d.store)
+	}
+	if err := g.openSites(ctx, config.Sites); err != nil {
+		return err
 	}
 	gen := g.generation.Load()
 	g.log.Info("started", "version", g.options.Version, "generation", gen.Number, "hash", gen.Hash,
@@ -504,8 +509,9 @@ func (g *Gateway) abandon() error {
 		s.shut()
 	}
 	g.sockets = nil
+	err := g.closeSites()
 	g.domains.stop()
-	return g.domains.close()
+	return errors.Join(err, g.domains.close())
 }
 
 // SocketPath is where the door is, and DataDir where the data are.

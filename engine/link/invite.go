@@ -113,3 +113,6 @@ func parseOffer(raw []byte) (*Offer, error) {
 	}
 	return o, nil
 }
+
+// ID is what the offer of this invitation is known by to who made it.
+func (i *Invitation) ID() string { return newOffer(i.Secret[:], "", time.Time{}, i.Expires).ID }

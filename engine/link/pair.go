@@ -43,10 +43,19 @@ type pair struct {
 	twin    engine.OriginID // which
 	knocks  chan struct{}   // call now
 	calling bool
+	level   bool   // it was entangled since the last call
+	counted uint64 // sessions before the last call
 }
 
-// goodSession is how long a session has to last for the next call to be made at once.
-const goodSession = 10 * time.Second
+// lasted says whether a connection was made since the last call, and whether both sides had what they lacked before it
+// ended: the next call is made the sooner.
+func (s *Site) lasted(p *pair) (level, begun bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	level, begun = p.level, p.begun > p.counted
+	p.level, p.counted = false, p.begun
+	return level, begun
+}
 
 // keepCalling calls the peer whenever no session is up, until the pair ends.
 func (s *Site) keepCalling(p *pair) {
@@ -54,7 +63,6 @@ func (s *Site) keepCalling(p *pair) {
 	const first, last = 100 * time.Millisecond, 10 * time.Second
 	pause := first
 	for ctx.Err() == nil {
-		began := time.Now()
 		err := s.callOnce(ctx, p)
 		if ctx.Err() != nil {
 			return
@@ -62,8 +70,11 @@ func (s *Site) keepCalling(p *pair) {
 		if s.dissolvedBy(p, err) {
 			return
 		}
-		if time.Since(began) > goodSession {
+		switch level, begun := s.lasted(p); {
+		case level:
 			pause = first
+		case begun:
+			pause = min(pause, 4*first)
 		}
 		if errors.Is(err, ErrTwin) || errors.Is(err, ErrRefused) || errors.Is(err, errStranger) {
 			pause = last // it will not be otherwise soon

@@ -100,11 +100,12 @@ func (s *Site) read(ctx context.Context, cancel context.CancelCauseFunc, conn fr
 	for {
 		// Not ctx: its end would close the connection before the last word.
 		raw, err := conn.read(context.Background())
-		if err == nil {
-			err = session.Handle(ctx, raw)
-		}
 		if err != nil {
-			cancel(fmt.Errorf("the connection ended: %w", err))
+			cancel(fmt.Errorf("the connection broke: %w", err))
+			return
+		}
+		if err := session.Handle(ctx, raw); err != nil {
+			cancel(err)
 			return
 		}
 		if !up {
@@ -117,12 +118,15 @@ func (s *Site) read(ctx context.Context, cancel context.CancelCauseFunc, conn fr
 func (s *Site) write(ctx context.Context, cancel context.CancelCauseFunc, conn frameConn, session *Session, wake <-chan struct{}) {
 	for ctx.Err() == nil {
 		raw, err := session.Next(ctx)
-		if err == nil && raw != nil {
-			err = conn.write(context.Background(), raw)
-		}
 		if err != nil {
-			cancel(fmt.Errorf("the connection ended: %w", err))
+			cancel(err)
 			return
+		}
+		if raw != nil {
+			if err := conn.write(context.Background(), raw); err != nil {
+				cancel(fmt.Errorf("the connection broke: %w", err))
+				return
+			}
 		}
 		if raw != nil {
 			continue
@@ -210,7 +214,7 @@ func (s *Site) note(session *Session) {
 	defer s.mu.Unlock()
 	if p := s.pairs[h.Endpoint]; p != nil && p.session == session {
 		s.move(p, Entangled)
-		p.failure = ""
+		p.failure, p.level = "", true
 	}
 }
 
