@@ -36,10 +36,8 @@ type world struct {
 
 type simNode struct {
 	*node
-	i      int
-	image  *vfs.MemFS // an older state of its disk
-	since  []string   // registers it made since
-	starts uint64
+	i     int
+	image *vfs.MemFS // an older state of its disk
 }
 
 // A line is between two nodes: up, with a session at each end and frames on their way, or down.
@@ -195,7 +193,6 @@ func (w *world) write(n *simNode) {
 		name := fmt.Sprint("own/", w.n)
 		ops = []engine.Op{{Register: name, Kind: engine.OpPut, Field: "v", Value: lattice.Int(int64(w.n))}}
 		w.made[name] = n.i
-		n.since = append(n.since, name)
 	default:
 		for range 1 + w.rng.IntN(3) {
 			ops = append(ops, engine.Op{Register: fmt.Sprint("shared/", w.rng.IntN(8)), Kind: engine.OpPut, Field: string(rune('a' + w.rng.IntN(3))), Value: lattice.Int(int64(w.n))})
@@ -231,32 +228,35 @@ func (w *world) begin(n *simNode) {
 	w.members()
 }
 
-// restore puts an older state of the disk back. What nobody else had of what was written since is lost, as it is with backups.
+// restore puts an older state of the disk back. What nobody else has of what was written since is lost, as it is with backups.
 func (w *world) restore(n *simNode) {
 	if n.image == nil {
 		n.image = n.fs.CrashClone(vfs.CrashCloneCfg{})
-		n.since = nil
 		return
 	}
 	w.stop(n)
 	w.stats.restores++
 	w.tell("node %d is restored", n.i)
-	for _, name := range n.since {
-		had := false
-		for _, other := range w.nodes {
-			if other != n {
-				s, err := other.e.ReadState(context.Background(), name)
-				w.must(err)
-				had = had || s.Exists
-			}
-		}
-		if !had {
+	_ = n.e.Close()
+	n.fs, n.image = n.image, nil
+	w.begin(n)
+	for name := range w.made {
+		if !w.had(name) {
 			delete(w.made, name)
 		}
 	}
-	_ = n.e.Close()
-	n.fs, n.image, n.since = n.image, nil, nil
-	w.begin(n)
+}
+
+// had says whether any node has a register.
+func (w *world) had(name string) bool {
+	for _, n := range w.nodes {
+		s, err := n.e.ReadState(context.Background(), name)
+		w.must(err)
+		if s.Exists {
+			return true
+		}
+	}
+	return false
 }
 
 func (w *world) step() {
