@@ -104,3 +104,11 @@ func (e *Engine) Lacking(theirs QStateVector) (n uint64, err error) {
 	}
 	return n, nil
 }
+
+// Own tells whether an origin is this node's, of this run or an earlier one.
+func (e *Engine) Own(o OriginID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	owner, ok := e.seqr.core.Owner(o)
+	return ok && owner.Origin.Endpoint == e.origin.Endpoint
+}

@@ -84,6 +84,11 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 			return wrappers.Change{}, false, err
 		}
 	}
+	if p.Bind.Filled() && !p.Bind.Events() {
+		if here, err := b.commanded(ctx, d, p.Bind); err != nil || !here {
+			return wrappers.Change{}, false, err
+		}
+	}
 	fields, gone, owed := owes(p.Bind, &base, st)
 	if leaves(p.Bind, st, gone) || !owed && !d.force && d.told == 0 {
 		return wrappers.Change{}, false, nil
@@ -203,6 +208,32 @@ func (b *writeBack) undecided(ctx context.Context, register string, base *engine
 	return false, nil
 }
 
+// here tells whether what can't be done twice is this gateway's to do for a change: of those that share the register it
+// is the one through which the change was made, unless the bind names another. What a state brought, as a whole, was made
+// elsewhere.
+func (b *writeBack) here(bind *mapping.Bind, q *engine.QDelta) bool {
+	switch site := bind.Site(); {
+	case site != "":
+		return site == b.l.site
+	case q.Dot.IsZero():
+		return q.Cause.Verb != "join"
+	}
+	return b.l.store.Own(q.Dot.Origin)
+}
+
+// commanded tells whether the newest change that a command is made of is this gateway's to give.
+func (b *writeBack) commanded(ctx context.Context, d *due, bind *mapping.Bind) (bool, error) {
+	for q, err := range b.l.store.History(ctx, engine.HistoryQuery{Register: d.register, Limit: math.MaxInt32}) {
+		if err != nil {
+			return false, err
+		}
+		if concerns(bind, &q) {
+			return b.here(bind, &q), nil
+		}
+	}
+	return true, nil
+}
+
 // event finds the oldest change that a bind with events has not told yet.
 func (b *writeBack) event(ctx context.Context, d *due, p mapping.Place, told uint64, c *wrappers.Change) (engine.StateBlock, bool, error) {
 	if told == 0 {
@@ -215,7 +246,7 @@ func (b *writeBack) event(ctx context.Context, d *due, p mapping.Place, told uin
 			return st, false, err
 		}
 		own := q.Cause.Wrapper == b.l.name && q.Cause.Address == d.address
-		if own || !concerns(p.Bind, &q) {
+		if own || !concerns(p.Bind, &q) || !b.here(p.Bind, &q) {
 			continue
 		}
 		if found {

@@ -9,15 +9,21 @@ import (
 
 // A SitesBlock says how other gateways of its domains reach this one.
 type SitesBlock struct {
+	Name    string // what this gateway is called among those of its domains; "": nothing names it
 	Listen  string // host:port, or unix:/path; "": this gateway calls, and nobody calls it
 	Address string // what invitations name; "": Listen, where that is one address
 }
 
-var sitesSchema = diag.Schema{What: "sites", Attrs: []string{"listen", "address"}}
+var siteName = domainName
+
+var sitesSchema = diag.Schema{What: "sites", Attrs: []string{"name", "listen", "address"}}
 
 func (l *loader) sites(b *hclsyntax.Block) {
 	content := l.Decode(b.Body, b.DefRange(), sitesSchema)
 	s := &l.config.Sites
+	if a := content.Attrs["name"]; l.text(a, &s.Name) && !siteName.MatchString(s.Name) {
+		l.errorAt("GW004", a.Expr.Range(), "bad site name", "%q: a gateway's name among the sites is 1 to 63 letters, digits, dots, dashes and underscores, and begins with a letter or digit.", s.Name)
+	}
 	if a := content.Attrs["listen"]; l.text(a, &s.Listen) {
 		switch network, at, err := pairlink.SplitAddress(s.Listen); {
 		case err != nil:

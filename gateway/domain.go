@@ -110,10 +110,10 @@ func openDomain(dir, name string, options func(dir string) engine.Options) (*eng
 }
 
 // link makes the doors of every domain.
-func (ds *domains) link(log *slog.Logger, emit func(Event), count func(wrapper, event string, n int), recorders *recorderHub) {
+func (ds *domains) link(site string, log *slog.Logger, emit func(Event), count func(wrapper, event string, n int), recorders *recorderHub) {
 	ds.joints = map[string]*joint{}
 	for _, d := range ds.list {
-		d.links = NewLinks(LinksOptions{Store: d.store, Log: log, Emit: func(e Event) {
+		d.links = NewLinks(LinksOptions{Store: d.store, Log: log, Site: site, Emit: func(e Event) {
 			e.Domain = d.name
 			emit(e)
 		}, Count: count, recorders: recorders})

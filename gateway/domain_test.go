@@ -158,7 +158,7 @@ func jointWorldOf(t *testing.T, hcl string, info LinkInfo) (*domains, *joint, *w
 	w.infos = []LinkInfo{info}
 	second := newWorld(t, ovens, virtualDocs(), virtualTalk())
 	ds := &domains{list: []*domain{{name: "local", store: w.store}, {name: "second", store: second.store}}}
-	ds.link(w.log, w.note, func(string, string, int) {}, nil)
+	ds.link("", w.log, w.note, func(string, string, int) {}, nil)
 	w.names = []string{"local", "second"}
 	set := w.set(hcl)
 	if err := ds.declare(t.Context(), set); err != nil {

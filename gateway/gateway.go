@@ -17,6 +17,8 @@ type Store interface {
 	engine.State
 	engine.Keeper
 	engine.Submitter
+	// Own tells whether an origin is this node's, of this run or an earlier one.
+	Own(engine.OriginID) bool
 }
 
 // A Generation is one configuration in force. Operations end under the one they began with.
@@ -35,6 +37,7 @@ type Links struct {
 	count func(wrapper, event string, n int)
 	now   func() time.Time
 	paced bool
+	site  string
 	gen   atomic.Pointer[Generation]
 	// recorders get operations whole; nil: nobody can record.
 	recorders *recorderHub
@@ -50,6 +53,9 @@ type LinksOptions struct {
 	Now   func() time.Time // what expressions know as `now`; nil: the wall clock
 	// Unpaced tells at once what `every` holds back: for trials, whose clock is not that of the wall.
 	Unpaced bool
+
+	// Site is what the gateway is called among those of its domains.
+	Site string
 
 	recorders *recorderHub
 }

@@ -133,7 +133,7 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 		return err
 	}
 	g.mark = "spookgw/" + config.Domains[0] + "/" + status.Endpoint.String()
-	g.domains.link(g.log, g.emit, g.figures.count, &g.recorders)
+	g.domains.link(config.Sites.Name, g.log, g.emit, g.figures.count, &g.recorders)
 	if err := g.openSockets(ctx, config.Wrappers, g.options.Lenient); err != nil {
 		return err
 	}

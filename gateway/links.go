@@ -56,7 +56,7 @@ func (t *turns) turn() {
 
 // NewLinks makes the doors to a store. Use must be called before Open.
 func NewLinks(o LinksOptions) *Links {
-	l := &Links{store: o.Store, log: o.Log, emit: o.Emit, count: o.Count, now: o.Now, recorders: o.recorders, paced: !o.Unpaced}
+	l := &Links{store: o.Store, log: o.Log, emit: o.Emit, count: o.Count, now: o.Now, recorders: o.recorders, site: o.Site, paced: !o.Unpaced}
 	l.byName = map[string]*link{}
 	l.intents.run = strconv.FormatInt(time.Now().UnixNano(), 36)
 	if l.log == nil {

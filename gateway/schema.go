@@ -94,6 +94,11 @@ var attributeForms = map[string]map[string]mapping.AttributeForm{
 		"socket":    {Type: "path", Doc: "where applications and spookgw's verbs connect"},
 		"websocket": {Type: "host:port", Doc: "/healthz, /readyz and /metrics"},
 	},
+	"sites": {
+		"name":    {Type: "string", Doc: "what this gateway is called among those of its domains, where a bind's site names it"},
+		"listen":  {Type: "host:port, or unix:/path", Doc: "where other gateways call; without it this one calls them"},
+		"address": {Type: "host:port, or unix:/path", Doc: "what invitations name; default listen, where that is one address"},
+	},
 	"log": {
 		"level":  {Type: "string", Default: "info", Values: []string{"debug", "info", "warn", "error"}, Doc: "what is logged"},
 		"format": {Type: "string", Default: "text", Values: []string{"text", "json"}, Doc: "how"},
@@ -106,7 +111,7 @@ func Describe(protocols []wrappers.Protocol) Schema {
 	s.Gateway = mapping.Form(diag.Block{}, rootSchema, attributeForms[""])
 	for _, b := range rootSchema.Blocks {
 		schemas := map[string]diag.Schema{"wrapper": wrapperSchema(&wrappers.Protocol{}), "user": userSchema, "group": groupSchema,
-			"access": accessSchema, "daemon": daemonSchema, "log": logSchema}
+			"access": accessSchema, "daemon": daemonSchema, "sites": sitesSchema, "log": logSchema}
 		f := mapping.Form(b, schemas[b.Type], attributeForms[b.Type])
 		if b.Type == "wrapper" {
 			inner := map[string]diag.Schema{"tls": listenTLSSchema, "upstream_tls": dialTLSSchema, "limits": limitsSchema}

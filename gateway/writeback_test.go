@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/spooksystems/gateway/engine"
+	"github.com/spooksystems/gateway/engine/lattice"
 	"github.com/spooksystems/gateway/wrappers"
 )
 
@@ -381,4 +384,58 @@ register "oven/{o}" {
 	}
 	w.put("oven/2", "value", "4")
 	w.until("it is written again", func() bool { return d.doc("/oven/2") == `{"kind":"oven","v":4}` })
+}
+
+// What can't be done twice is done where the change was made, or where the bind says.
+func TestEventsOfOtherSites(t *testing.T) {
+	bind := "bind \"docs\" \"/oven/{o}\" {\n direction = \"out\"\n events = true\n %s }"
+	for _, test := range []struct {
+		name, site, attr string
+		want             []string
+	}{
+		{"each its own", "", "", []string{`/oven/1 {"value":1}`, `/oven/1 {"value":3}`}},
+		{"this one", "gw-a", "site = \"gw-a\"\n", []string{`/oven/1 {"value":1}`, `/oven/1 {"value":2}`, `/oven/1 {"value":3}`}},
+		{"another", "gw-b", "site = \"gw-a\"\n", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			hcl := strings.Replace(ovens, `bind "docs" "/oven/{o}" {}`, fmt.Sprintf(bind, test.attr), 1)
+			w := newWorld(t, hcl, relayDocs(), virtualTalk())
+			w.Links.site = test.site
+			d := newDocServer(t, w.door("docs"), nil)
+			other, err := engine.Open(engine.Options{Dir: "data", FS: vfs.NewMem(), MinFree: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+			w.put("oven/1", "value", "1")
+			tell := func(from, to *engine.Engine) {
+				t.Helper()
+				has, err := to.Summary(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for c, err := range from.Candidates(t.Context(), has.Vector, engine.Cursor{}) {
+					if err == nil {
+						_, err = to.Receive(t.Context(), c.Raw)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			tell(w.store, other)
+			if _, err := other.WriteState(t.Context(), engine.Write{Ops: []engine.Op{{Register: "oven/1", Kind: engine.OpPut, Field: "value", Value: lattice.Int(2)}}}); err != nil {
+				t.Fatal(err)
+			}
+			tell(other, w.store)
+			w.put("oven/1", "value", "3")
+			w.until("all is told that is to be", func() bool {
+				r, err := w.Resting(t.Context())
+				return r && err == nil && len(d.written()) >= len(test.want)
+			})
+			if got := d.written(); !slices.Equal(got, test.want) {
+				t.Errorf("told: %q, want %q", got, test.want)
+			}
+		})
+	}
 }

@@ -31,6 +31,7 @@ type Bind struct {
 
 	direction string
 	events    bool
+	site      string
 	onDelete  string
 	first     string
 	every     time.Duration
@@ -156,6 +157,13 @@ func (b *Bind) Whole() bool {
 
 // Events tells whether every change is told, in order, instead of the newest state.
 func (b *Bind) Events() bool { return b.events }
+
+// Site names the gateway that tells of all changes, wherever they were made; "": each tells of those made through it. It
+// is about what can't be done twice: Once.
+func (b *Bind) Site() string { return b.site }
+
+// Once tells whether what the bind does outward would be another deed if it were done twice: events, and commands.
+func (b *Bind) Once() bool { return b.events || b.filled }
 
 // OnDelete is "clear" or "ignore": what it means that an address is gone.
 func (b *Bind) OnDelete() string { return b.onDelete }

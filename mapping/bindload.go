@@ -121,6 +121,9 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 			l.Error("MAP062", b.DefRange(), "the way out is open", fmt.Sprintf("The address can't be made of the register: %s. Such a bind can only have `direction = \"in\"`.", bind.unreadable(first)))
 		}
 	}
+	if a := c.Attrs["site"]; a != nil && !bind.broken && !bind.Once() {
+		l.Error("MAP068", a.NameRange, "`site` without `events`", "It names the gateway that does what can't be done twice: tell of each change (`events`), or give a command. Writing the newest state twice does no harm, so every gateway does it. Take it out.")
+	}
 	l.bindIdentity(bind, b, served)
 	for i, w := range served {
 		e := entries[i]
@@ -207,6 +210,7 @@ func (l *loader) allNames(address string) []string {
 func (l *loader) bindFlow(bind *Bind, c diag.Content) {
 	bind.direction, _ = l.Enum(c.Attrs["direction"], "both", []string{"both", "in", "out"})
 	bind.events, _ = l.Bool(c.Attrs["events"], false)
+	bind.site, _ = l.String(c.Attrs["site"], "", nil)
 	bind.onDelete = "clear"
 	if a := c.Attrs["delete"]; a != nil {
 		if _, obj := a.Expr.(*hclsyntax.ObjectConsExpr); !obj {

@@ -109,7 +109,7 @@ func (d *decl) names() []string {
 
 var (
 	bindLater     = []string{"methods", "mode", "echo", "retain", "qos"}
-	bindAttrs     = []string{"codec", "create", "delete", "direction", "each", "events", "every", "first", "in", "key", "map", "match", "max_change", "out", "poll", "read", "reply", "when", "wrapper", "write"}
+	bindAttrs     = []string{"codec", "create", "delete", "direction", "each", "events", "every", "first", "in", "key", "map", "match", "max_change", "out", "poll", "read", "reply", "site", "when", "wrapper", "write"}
 	topLater      = []string{"link", "pair"}
 	gatewayBlocks = []string{"wrapper", "daemon", "data", "domains", "mappings", "log", "user", "group", "access"}
 )

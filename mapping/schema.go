@@ -89,6 +89,7 @@ var attributeForms = map[string]map[string]AttributeForm{
 		"poll":       {Type: "duration", Doc: "how often a server without a feed is asked"},
 		"read":       {Type: "list of who", Doc: "who may read at its addresses, of those who may anyway"},
 		"reply":      {Type: "expression", Doc: "the answer to a write"},
+		"site":       {Type: "string", Doc: "the gateway that tells of changes made at any; only with events, or in a command. Without it each tells of its own"},
 		"write":      {Type: "list of who", Doc: "who may write at its addresses, of those who may anyway"},
 		"direction":  {Type: "string", Default: "both", Values: []string{"both", "in", "out"}, Doc: "which ways it carries"},
 		"events":     {Type: "bool", Default: false, Doc: "every change is told, in order, instead of the newest state"},
