@@ -1,0 +1,396 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A siteLine is the line between two sites. Cut, it refuses and breaks; dead, it takes everything and carries nothing, as
+// a line does whose other end lost its power.
+type siteLine struct {
+	l  net.Listener
+	to string
+
+	mu    sync.Mutex
+	cut   bool
+	dead  chan struct{} // while it is dead: closed when it is not any more
+	conns []net.Conn
+}
+
+func newSiteLine(t testing.TB, to string) *siteLine {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &siteLine{l: l, to: to}
+	var wait sync.WaitGroup
+	wait.Go(s.run)
+	t.Cleanup(func() { s.revive(); s.set(true); _ = l.Close(); wait.Wait() })
+	return s
+}
+
+func (s *siteLine) addr() string { return s.l.Addr().String() }
+
+func (s *siteLine) run() {
+	for {
+		in, err := s.l.Accept()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		if s.cut {
+			s.mu.Unlock()
+			_ = in.Close()
+			continue
+		}
+		out, err := net.Dial("tcp", s.to)
+		if err != nil {
+			s.mu.Unlock()
+			_ = in.Close()
+			continue
+		}
+		s.conns = append(s.conns, in, out)
+		s.mu.Unlock()
+		go s.carry(in, out)
+		go s.carry(out, in)
+	}
+}
+
+func (s *siteLine) carry(from, to net.Conn) {
+	defer from.Close()
+	defer to.Close()
+	room := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(room)
+		s.mu.Lock()
+		dead := s.dead
+		s.mu.Unlock()
+		if dead != nil {
+			<-dead // what was on its way is lost with the connection
+			return
+		}
+		if n > 0 {
+			if _, err := to.Write(room[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// set cuts the line, or puts it back.
+func (s *siteLine) set(cut bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cut = cut; cut {
+		for _, c := range s.conns {
+			_ = c.Close()
+		}
+		s.conns = nil
+	}
+}
+
+func (s *siteLine) kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dead = make(chan struct{})
+}
+
+func (s *siteLine) revive() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead != nil {
+		close(s.dead)
+		s.dead = nil
+	}
+}
+
+// sitesOf is what `spookgw sites --json` prints.
+type sitesOf struct {
+	Root  string `json:"root"`
+	Sites []struct {
+		Name, State, Root string
+		LacksThere        uint64 `json:"lacks_there"`
+		LacksHere         uint64 `json:"lacks_here"`
+	} `json:"sites"`
+}
+
+func (g *spookgw) sites() (s sitesOf) {
+	g.t.Helper()
+	if err := json.Unmarshal([]byte(g.cli("sites", "--json")), &s); err != nil {
+		g.t.Fatal(err)
+	}
+	return s
+}
+
+// newSites makes two gateways with a line between them, paired: b calls a.
+func newSites(t testing.TB, wrappers [2]string, mapping string) (a, b *spookgw, line *siteLine) {
+	t.Helper()
+	door := freePort(t)
+	a = newGateway(t, wrappers[0]+fmt.Sprintf("\nsites {\n  listen = \"127.0.0.1:%d\"\n}\n", door), mapping)
+	b = newGateway(t, wrappers[1], mapping)
+	line = newSiteLine(t, loopback(door))
+	a.start()
+	b.start()
+	out := strings.Fields(a.cli("pair", "offer", "--name", "b", "--address", line.addr()))
+	b.cli("pair", "accept", "--name", "a", out[len(out)-1])
+	return a, b, line
+}
+
+// agree waits until both hold the same, and know it.
+func agree(t testing.TB, a, b *spookgw) {
+	t.Helper()
+	var x, y sitesOf
+	if !within(patience, func() bool {
+		x, y = a.sites(), b.sites()
+		return x.Root == y.Root && x.Sites[0].State == "entangled" && y.Sites[0].State == "entangled"
+	}) {
+		t.Fatalf("they don't agree:\n%+v\n%+v", x, y)
+	}
+	if out, errs, code := b.try("verify", "a"); code != 0 || !strings.Contains(out, x.Root) {
+		t.Fatalf("verify: exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// rounds is how often something is done: few where time is short, as many as the environment says.
+func rounds(t testing.TB, usual int) int {
+	if n, err := strconv.Atoi(os.Getenv("ROUNDS")); err == nil {
+		return n
+	}
+	if testing.Short() {
+		return min(usual, 2)
+	}
+	return usual
+}
+
+func diceOf(t testing.TB) *rand.Rand {
+	seed := rand.Uint64()
+	if n, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64); err == nil {
+		seed = n
+	}
+	t.Logf("SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// TestSites: whatever happens to the line and to either process, both sites hold the same in the end, nothing that was
+// acknowledged is lost, what was deleted stays so, and no command is needed.
+func TestSites(t *testing.T) {
+	dice := diceOf(t)
+	a, b, line := newSites(t, [2]string{virtualWrappers, virtualWrappers}, sensorMapping)
+	both := []*spookgw{a, b}
+	agree(t, a, b)
+	owed := map[string]string{} // what was acknowledged and nobody touched since
+	c := oneShot
+	put := func(g *spookgw, name, value string) {
+		t.Helper()
+		if status, _, body := request(t, c, "PUT", g.httpURL()+"/v1/"+name, `{"value":`+value+`}`); status/100 != 2 {
+			t.Fatalf("PUT %s: %d %s", name, status, body)
+		}
+	}
+	n := 0
+	for round := range rounds(t, 8) {
+		cut := dice.IntN(4) > 0
+		if cut {
+			line.set(true)
+		}
+		for range 20 {
+			n++
+			which := dice.IntN(2)
+			g := both[which]
+			name := fmt.Sprintf("own/%d", n)
+			put(g, name, fmt.Sprint(n))
+			owed[name] = fmt.Sprintf(`{"value":%d}`, n)
+			put(g, fmt.Sprintf("shared/%d", dice.IntN(5)), fmt.Sprint(n))
+			if names := slices.Sorted(maps.Keys(owed)); dice.IntN(4) == 0 && !cut {
+				gone := names[dice.IntN(len(names))]
+				if g.read("site/"+gone) != "" { // else it has not come yet, and there is nothing to delete
+					if status, _, body := request(t, c, "DELETE", g.httpURL()+"/v1/"+gone, ""); status/100 != 2 {
+						t.Fatalf("DELETE %s: %d %s", gone, status, body)
+					}
+					owed[gone] = ""
+				}
+			}
+			switch dice.IntN(40) {
+			case 0:
+				both[dice.IntN(2)].kill()
+			case 1:
+				line.set(!cut)
+				line.set(cut)
+			}
+			for _, g := range both {
+				select {
+				case <-g.done:
+					g.start()
+				default:
+				}
+			}
+		}
+		both[round%2].kill()
+		line.set(false)
+		both[round%2].start()
+		agree(t, a, b)
+		for name, want := range owed {
+			for i, g := range both {
+				if got := g.read("site/" + name); got != want {
+					t.Fatalf("round %d: gateway %d has %q as %q, want %q", round, i, name, got, want)
+				}
+			}
+			if want == "" {
+				delete(owed, name)
+			}
+		}
+	}
+}
+
+// TestSitesDeadLine: a line that takes everything and carries nothing is noticed, and the next one is taken.
+func TestSitesDeadLine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for silence")
+	}
+	a, b, line := newSites(t, [2]string{virtualWrappers, virtualWrappers}, sensorMapping)
+	agree(t, a, b)
+	line.kill()
+	for i, g := range []*spookgw{a, b} {
+		if status, _, body := request(t, oneShot, "PUT", fmt.Sprintf("%s/v1/dead/%d", g.httpURL(), i), `{"value":1}`); status/100 != 2 {
+			t.Fatalf("PUT: %d %s", status, body)
+		}
+	}
+	began := time.Now()
+	eventually(t, "the silence is noticed", func() bool { return a.sites().Sites[0].State == "decohered" })
+	if took := time.Since(began); took < 10*time.Second || took > 20*time.Second {
+		t.Errorf("noticed after %v", took)
+	}
+	line.revive()
+	agree(t, a, b)
+}
+
+const sitesMapping = `
+register "part/{id}" {
+  fields = { stock = number, shelf = string }
+  bind "mqtt" "parts/{id}" {}
+  bind "http" "/v1/{id}" {}
+  bind "sql" "parts" {
+    key = { id = payload.id }
+  }
+}
+`
+
+// TestSitesServers: two gateways, each in front of its own broker and its own database. With the line cut all four
+// servers are written to, at the same and at different places, and something is deleted; afterwards all agree.
+func TestSitesServers(t *testing.T) {
+	dice := diceOf(t)
+	var brokers [2]int
+	var bases [2]*pgServer
+	var wrappers [2]string
+	for i := range 2 {
+		brokers[i] = freePort(t)
+		startMosquitto(t, t.TempDir(), brokers[i])
+		bases[i] = newPostgres(t)
+		must(t, bases[i].psql, "-h", "127.0.0.1", "-p", fmt.Sprint(bases[i].port), "-U", "postgres", "-qc", "CREATE DATABASE plant")
+		bases[i].sql("CREATE TABLE parts (id text PRIMARY KEY, stock numeric, shelf text);")
+		wrappers[i] = fmt.Sprintf(`
+wrapper "mqtt" "floor" {
+  upstream = "tcp://127.0.0.1:%d"
+}
+wrapper "sql" "erp" {
+  upstream = "postgres://postgres@127.0.0.1:%d/plant"
+}
+wrapper "http" "api" {
+  listen    = "127.0.0.1:$http"
+  anonymous = "write"
+}
+`, brokers[i], bases[i].port)
+	}
+	a, b, line := newSites(t, wrappers, sitesMapping)
+	agree(t, a, b)
+	rows := func(i int) map[string]string {
+		out := map[string]string{}
+		for l := range strings.Lines(bases[i].sql("SELECT id, coalesce(stock::text, ''), coalesce(shelf, '') FROM parts;")) {
+			f := strings.Split(strings.TrimSuffix(l, "\n"), "|")
+			out[f[0]] = strings.Join(f[1:], "|")
+		}
+		return out
+	}
+	topics := func(i int) map[string]string {
+		c := dialMQTT(t, loopback(brokers[i]), mqttOptions{id: fmt.Sprintf("look-%d", freePort(t))})
+		defer c.Close()
+		c.subscribe(t, "parts/#", 0)
+		c.Write(frame(mPingreq))
+		out := map[string]string{}
+		for {
+			f, err := c.next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f[0] == mPingresp {
+				return out
+			}
+			if m, err := c.parse(f); err == nil && m.retain {
+				var doc struct {
+					Stock json.Number
+					Shelf string
+				}
+				if err := json.Unmarshal([]byte(m.payload), &doc); err != nil {
+					t.Fatalf("%s: %v", m.payload, err)
+				}
+				out[strings.TrimPrefix(m.topic, "parts/")] = doc.Stock.String() + "|" + doc.Shelf
+			}
+		}
+	}
+	write := func(site int, id string, n int) {
+		t.Helper()
+		if dice.IntN(2) == 0 {
+			c := dialMQTT(t, loopback(brokers[site]), mqttOptions{id: fmt.Sprintf("w-%d", freePort(t))})
+			defer c.Close()
+			c.publish(t, "parts/"+id, fmt.Sprintf(`{"stock":%d}`, n), true)
+			return
+		}
+		bases[site].sql(fmt.Sprintf("INSERT INTO parts VALUES ('%s', %d, 's%d') ON CONFLICT (id) DO UPDATE SET stock = excluded.stock, shelf = excluded.shelf;", id, n, n))
+	}
+	owed := map[string]bool{}
+	n := 0
+	for round := range rounds(t, 3) {
+		line.set(true)
+		for range 6 {
+			n++
+			own := fmt.Sprintf("own%d", n)
+			write(dice.IntN(2), own, n)
+			owed[own] = true
+			write(dice.IntN(2), fmt.Sprintf("shared%d", dice.IntN(3)), n)
+		}
+		if round > 0 {
+			bases[dice.IntN(2)].sql("DELETE FROM parts WHERE id = 'own1';")
+			delete(owed, "own1")
+		}
+		line.set(false)
+		var have [4]map[string]string
+		if !within(2*patience, func() bool {
+			have = [4]map[string]string{rows(0), rows(1), topics(0), topics(1)}
+			return maps.Equal(have[0], have[1]) && maps.Equal(have[1], have[2]) && maps.Equal(have[2], have[3]) && len(have[0]) >= len(owed)
+		}) {
+			t.Fatalf("round %d: the servers don't agree:\n%v\n%v\n%v\n%v", round, have[0], have[1], have[2], have[3])
+		}
+		agree(t, a, b)
+		for id := range owed {
+			if _, there := have[0][id]; !there {
+				t.Errorf("round %d: %s is lost", round, id)
+			}
+		}
+	}
+	if text := b.cli("explain", "part/shared0"); !strings.Contains(text, "is the latest") {
+		t.Errorf("explain says:\n%s", text)
+	}
+}
