@@ -226,7 +226,8 @@ func (e *Engine) candidateChunk(ctx context.Context, p *peerHas, after uint64) (
 		return nil, after, err
 	}
 	defer e.leave()
-	size, looked := 0, after
+	looked = after
+	var wanted []wantedCandidate
 	for row, err := range e.scan(store.Commit(after+1), store.Commit(e.feed.published.Load()+1), false) {
 		if err != nil {
 			return list, looked, err
@@ -243,24 +244,75 @@ func (e *Engine) candidateChunk(ctx context.Context, p *peerHas, after uint64) (
 			}
 		}
 		if !has {
-			var raw []byte
-			found, err := e.get(store.Candidate(c.dot), func(value []byte) error {
-				raw = slices.Clone(value)
-				return nil
-			})
-			if err != nil {
-				return list, looked, err
-			}
-			if found {
-				list = append(list, Candidate{c.dot, raw, Cursor{e.log, ordinal}})
-				size += len(raw)
-			}
+			wanted = append(wanted, wantedCandidate{c.dot, ordinal})
 		}
-		if looked = ordinal; size > takeBytes || looked-after >= lookCommits {
+		if looked = ordinal; len(wanted) >= wantCandidates || looked-after >= lookCommits {
 			break
 		}
 	}
-	return list, looked, nil
+	list, last, err := e.fetch(wanted)
+	if last > 0 {
+		looked = last
+	}
+	return list, looked, err
+}
+
+// wantCandidates is how many candidates are looked for at once.
+const wantCandidates = 2048
+
+type wantedCandidate struct {
+	dot     Dot
+	ordinal uint64
+}
+
+// fetch reads candidates, in their order, until they are enough for one chunk: then last is the ordinal of the last one.
+func (e *Engine) fetch(wanted []wantedCandidate) (list []Candidate, last uint64, err error) {
+	size := 0
+	add := func(w wantedCandidate, value []byte) {
+		raw := slices.Clone(value)
+		list = append(list, Candidate{w.dot, raw, Cursor{e.log, w.ordinal}})
+		size += len(raw)
+	}
+	for len(wanted) > 0 && size <= takeBytes {
+		// What one node wrote in a row stands in a row: a scan is a tenth of the work of looking for each.
+		n := 1
+		for n < len(wanted) && wanted[n].dot.Origin == wanted[0].dot.Origin && wanted[n].dot.Seq == wanted[n-1].dot.Seq+1 {
+			n++
+		}
+		run := wanted[:n]
+		wanted = wanted[n:]
+		if n == 1 {
+			if _, err := e.get(store.Candidate(run[0].dot), func(value []byte) error {
+				add(run[0], value)
+				return nil
+			}); err != nil {
+				return list, 0, err
+			}
+			last = run[0].ordinal
+			continue
+		}
+		first := run[0].dot.Seq
+		for row, err := range e.scan(store.Candidate(run[0].dot), store.Behind(store.Candidate(run[n-1].dot)), false) {
+			if err != nil {
+				return list, 0, err
+			}
+			d, ok := store.DotOf(row.Key)
+			if !ok || d.Seq-first >= uint64(n) {
+				return list, 0, damaged("a candidate's key")
+			}
+			add(run[d.Seq-first], row.Value)
+			if last = run[d.Seq-first].ordinal; size > takeBytes {
+				break
+			}
+		}
+		if size <= takeBytes {
+			last = run[n-1].ordinal
+		}
+	}
+	if len(wanted) == 0 && size <= takeBytes {
+		last = 0 // all of it: what was looked at beyond counts too
+	}
+	return list, last, nil
 }
 
 // A RegisterHash is what a register is, in short.
