@@ -223,6 +223,7 @@ type snapshot struct {
 	lag        []LagStatus
 	parked     map[string]int
 	generation uint64
+	sites      []*Sites
 }
 
 // A gaugeCollector asks for the gauges' values when a scrape wants them.
@@ -270,6 +271,7 @@ func (g gaugeCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descBehind, float64(l.Behind), l.Wrapper)
 		gauge(descWaiting, float64(l.Waiting), l.Wrapper)
 	}
+	collectSites(ch, s.sites)
 	if s.engineErr != nil {
 		return
 	}

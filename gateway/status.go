@@ -123,6 +123,14 @@ func (g *Gateway) snapshot() snapshot {
 	defer cancel()
 	s := snapshot{wrappers: g.wrapperStatus(), lag: g.domains.lag(), generation: g.generation.Load().Number, parked: map[string]int{}}
 	s.engine, s.engineErr = g.domains.figures(ctx)
+	for _, d := range g.domains.list {
+		if d.site == nil {
+			continue
+		}
+		if sites, err := g.sitesOf(ctx, d); err == nil {
+			s.sites = append(s.sites, sites)
+		}
+	}
 	if parked, err := g.domains.parked(ctx); err == nil {
 		for _, p := range parked {
 			s.parked[p.Wrapper]++
