@@ -105,6 +105,21 @@ func (e *Engine) Lacking(theirs QStateVector) (n uint64, err error) {
 	return n, nil
 }
 
+// CoveredBy says whether a peer has all of some candidates, by its vector: of an origin that has been retired, too, if it has
+// the candidate that retired it.
+func (e *Engine) CoveredBy(theirs, dots QStateVector) (bool, error) {
+	p := &peerHas{e: e, vector: theirs, knows: map[OriginID]bool{}}
+	for _, d := range dots {
+		if has, err := p.covers(d); err != nil || !has {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// Full says that the disk is almost full: what comes from elsewhere has to wait, too.
+func (e *Engine) Full() bool { return e.store.Full() }
+
 // Own tells whether an origin is this node's, of this run or an earlier one.
 func (e *Engine) Own(o OriginID) bool {
 	e.mu.Lock()

@@ -48,6 +48,7 @@ type WrapperBlock struct {
 	Options     wrappers.Options
 	Drain       time.Duration
 	CaptureWait time.Duration
+	Feed        string // the gateway that alone is attached to the server; "": each
 
 	source string // file:line
 	// digest is equal for equal blocks, certificates' paths and the text of secrets included.

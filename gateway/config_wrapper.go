@@ -22,10 +22,10 @@ import (
 )
 
 var commonAttributes = []string{
-	"listen", "upstream", "base", "user", "password", "unmapped", "anonymous", "drain", "capture_wait",
+	"listen", "upstream", "base", "user", "password", "unmapped", "anonymous", "drain", "capture_wait", "feed",
 }
 
-var laterAttributes = []string{"feed", "attribute", "proxy_protocol"}
+var laterAttributes = []string{"attribute", "proxy_protocol"}
 
 // wrapperSchema is the common part of a wrapper block and the protocol's own settings.
 func wrapperSchema(p *wrappers.Protocol) diag.Schema {
@@ -122,7 +122,24 @@ func (w *wrapperReading) read() {
 	w.settings()
 	w.unmapped(attrs["unmapped"])
 	w.openness(attrs["anonymous"])
+	w.feed(attrs["feed"])
 }
+
+// feed names the gateway that attends to a server which several could: the others stand by.
+func (w *wrapperReading) feed(a *hclsyntax.Attribute) {
+	if !w.text(a, &w.out.Feed) {
+		return
+	}
+	switch {
+	case w.content.Attrs["listen"] != nil:
+		w.errorAt("GW018", a.NameRange, "feed in a wrapper that listens", "It names the gateway that alone is attached to a server. What comes through a listener is heard where it comes.")
+	case w.config.Sites.Name == "":
+		w.errorAt("GW018", a.Expr.Range(), "this gateway has no name", "\"feed\" names one of several gateways: say which one this is, with `sites { name = … }`.")
+	}
+}
+
+// standsBy tells whether another gateway attends to the wrapper's server.
+func (w *WrapperBlock) standsBy(site string) bool { return w.Feed != "" && w.Feed != site }
 
 func (w *wrapperReading) upstreams(a *hclsyntax.Attribute) {
 	if a == nil {
@@ -354,7 +371,7 @@ func (b *WrapperBlock) sum() string {
 	h := sha256.New()
 	enc := json.NewEncoder(h)
 	parts := []any{
-		b.Protocol.Name, b.Name, b.Listen, b.Base, b.Refuse, b.Anonymous, b.Limits, b.Options, b.Drain, b.CaptureWait,
+		b.Protocol.Name, b.Name, b.Listen, b.Base, b.Refuse, b.Anonymous, b.Limits, b.Options, b.Drain, b.CaptureWait, b.Feed,
 	}
 	if b.TLS != nil {
 		parts = append(parts, "listen", b.TLS.CertFile, b.TLS.KeyFile, b.TLS.ClientCA)

@@ -272,6 +272,11 @@ func (g *Gateway) startWrapper(b WrapperBlock) {
 		close(r.done)
 		return
 	}
+	if site := g.generation.Load().config.Sites.Name; b.standsBy(site) {
+		g.setState(r, stateStandsBy, nil)
+		close(r.done)
+		return
+	}
 	link, err := g.domains.open(b.link())
 	if err != nil { // the engine is of no use any more, and says so itself
 		g.setState(r, stateFailed, err)

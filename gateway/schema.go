@@ -56,6 +56,7 @@ var attributeForms = map[string]map[string]mapping.AttributeForm{
 		"password":     {Type: "secret", Doc: "beside user: file(path), env(name) or a text"},
 		"unmapped":     {Type: "string", Default: "pass", Values: []string{"pass", "refuse"}, Doc: "what a relay does with what no bind maps"},
 		"anonymous":    {Type: "string", Values: []string{"read", "write"}, Doc: "what a peer may do at a virtual wrapper without logging on"},
+		"feed":         {Type: "string", Doc: "of several gateways that could be attached to the server, the one that is, by its name in the sites block; the others stand by"},
 		"drain":        {Type: "duration", Doc: "how long this wrapper may take to stop; default the gateway's"},
 		"capture_wait": {Type: "duration", Default: defaultCaptureWait.String(), Doc: "how long a relay's peer waits for the feed"},
 	},

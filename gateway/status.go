@@ -86,8 +86,9 @@ type WrapperStatus struct {
 const (
 	stateStarting = "starting"
 	stateServing  = "serving"
-	stateFailed   = "failed"  // waits to be started again
-	stateNoPort   = "no port" // its address could not be listened on
+	stateFailed   = "failed"      // waits to be started again
+	stateNoPort   = "no port"     // its address could not be listened on
+	stateStandsBy = "standing by" // another gateway attends to its server
 	stateDraining = "draining"
 	stateStopped  = "stopped"
 )
@@ -167,7 +168,7 @@ func (g *Gateway) Ready() error {
 		return fmt.Errorf("draining")
 	}
 	for _, w := range g.wrapperStatus() {
-		if w.State != stateServing {
+		if w.State != stateServing && w.State != stateStandsBy {
 			return fmt.Errorf("wrapper %q is %s", w.Name, w.State)
 		}
 	}

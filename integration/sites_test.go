@@ -390,6 +390,9 @@ wrapper "http" "api" {
 			}
 		}
 	}
+	if got := a.metrics()[`spookgw_site_equal{domain="local",site="b"}`]; got != 1 {
+		t.Errorf("/metrics says of equality %v", got)
+	}
 	if text := b.cli("explain", "part/shared0"); !strings.Contains(text, "stock = ") || !strings.Contains(text, "by latest") {
 		t.Errorf("explain says:\n%s", text)
 	}

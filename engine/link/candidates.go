@@ -204,6 +204,18 @@ func (s *Session) level() {
 	}
 }
 
+// room waits while the disk is almost full: what the peer has sent stays unacknowledged, and what it has not sent, there.
+func (s *Session) room(ctx context.Context) error {
+	for s.e.Full() {
+		select {
+		case <-time.After(tickPeriod):
+		case <-ctx.Done():
+			return engine.ErrFull
+		}
+	}
+	return nil
+}
+
 // receive takes a batch.
 func (s *Session) receive(ctx context.Context, b *batch) error {
 	s.mu.Lock()
@@ -212,6 +224,9 @@ func (s *Session) receive(ctx context.Context, b *batch) error {
 		return invalid("batch %d behind %d", b.Number, s.in.taken)
 	}
 	s.mu.Unlock()
+	if err := s.room(ctx); err != nil {
+		return err
+	}
 	r, err := s.e.Receive(ctx, b.Raw...)
 	if err != nil {
 		return err

@@ -36,6 +36,7 @@ type Session struct {
 	pieces   [][]byte // of a long frame, already encoded
 	partly   []byte   // of a long frame that is arriving
 
+	busy    bool // in Handle
 	heardAt time.Time
 	saidAt  time.Time
 	skew    time.Duration // of the peer's clock against this one
@@ -158,8 +159,18 @@ func (s *Session) greet(ctx context.Context, echo nonce) error {
 func (s *Session) Handle(ctx context.Context, raw []byte) error {
 	s.mu.Lock()
 	s.count.BytesIn += uint64(len(raw))
+	s.busy = true
 	over := s.over
 	s.mu.Unlock()
+	began := s.o.now()
+	defer func() {
+		s.mu.Lock()
+		s.busy = false
+		if now := s.o.now(); now.Sub(began) >= tickPeriod {
+			s.heardAt = now // what has come meanwhile was not listened to
+		}
+		s.mu.Unlock()
+	}()
 	if over != nil {
 		return over
 	}
@@ -439,7 +450,7 @@ func (s *Session) send(f *frame) {
 func (s *Session) Tick(ctx context.Context) error {
 	now := s.o.now()
 	s.mu.Lock()
-	silent := now.Sub(s.heardAt) >= Patience
+	silent := now.Sub(s.heardAt) >= Patience && !s.busy
 	if now.Sub(s.saidAt) >= Heartbeat && s.phase >= catchingPhase {
 		s.in.due = true
 	}

@@ -259,3 +259,25 @@ func TestCutLine(t *testing.T) {
 		until(t, "equal roots", func() bool { return a.root() == b.root() })
 	}
 }
+
+// Incarnations don't pile up: once both have all of an earlier run, it leaves the vectors.
+func TestEarlierRunsAreRetired(t *testing.T) {
+	a, b := newStation(t), newStation(t)
+	join(t, a, b, a.addr)
+	for i := range 6 {
+		b.put(fmt.Sprint("run/", i), int64(i))
+		until(t, "equal roots", func() bool { return a.root() == b.root() })
+		b.stop()
+		b.start()
+	}
+	b.put("last", 1)
+	until(t, "one entry for each", func() bool {
+		x, err1 := a.e.Summary(t.Context())
+		y, err2 := b.e.Summary(t.Context())
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		return len(x.Vector) <= 2 && x.Vector.Equal(y.Vector)
+	})
+	until(t, "equal roots", func() bool { return a.root() == b.root() })
+}

@@ -383,6 +383,9 @@ func (s *Session) joined(ctx context.Context, g *registersFrame) error {
 	case !t.wanted:
 		return invalid("registers that nobody asked for")
 	}
+	if err := s.room(ctx); err != nil {
+		return err
+	}
 	for i := range g.Registers {
 		reg := &g.Registers[i]
 		if t.join == nil {

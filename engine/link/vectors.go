@@ -155,16 +155,20 @@ func (s *Session) meet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	had, err := s.e.CoveredBy(theirs, k.place.had) // only this goroutine changes it before the exchange has begun
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.out.lost = lost
 	switch {
 	case theirs.CoversAll(k.told):
 		s.out.sent = k.at // it has all of that, wherever it came from
-	case theirs.CoversAll(k.place.had):
+	case had:
 		s.out.sent = k.place.cursor
 	default:
-		// It was set back, or an origin has been retired there. Which of the two can't be told, and need not be.
+		// It was set back, or it has retired an origin that is none here yet. Which of the two can't be told, and need not be.
 		s.out.sent, k.place.cursor, k.place.had = engine.Cursor{}, engine.Cursor{}, nil
 	}
 	k.place.theirs, k.place.mine[1], k.dirty = theirs, k.told, true
