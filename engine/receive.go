@@ -119,6 +119,12 @@ func (e *Engine) Receive(ctx context.Context, raw ...[]byte) (Reception, error) 
 	return r, errors.Join(err, wait())
 }
 
+// Take is Receive for who waits for the disk later, so that syncs overlap with what comes next: all that it says is durable
+// when wait returns.
+func (e *Engine) Take(ctx context.Context, raw ...[]byte) (r Reception, wait func() error, err error) {
+	return e.receive(ctx, raw)
+}
+
 func (e *Engine) receive(ctx context.Context, raw [][]byte) (r Reception, wait func() error, err error) {
 	none := func() error { return nil }
 	if err := ctx.Err(); err != nil {

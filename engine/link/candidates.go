@@ -49,7 +49,8 @@ func (o *outgoing) begin() { o.window = batchBytes }
 
 // incoming is what the peer tells this node.
 type incoming struct {
-	taken uint64 // the last batch that is durable
+	taken uint64         // the last batch
+	waits []func() error // for batches to be durable, before they are acknowledged
 	flags uint64
 	due   bool // news are to be told
 	done  bool // the peer has nothing left of what it had
@@ -227,12 +228,13 @@ func (s *Session) receive(ctx context.Context, b *batch) error {
 	if err := s.room(ctx); err != nil {
 		return err
 	}
-	r, err := s.e.Receive(ctx, b.Raw...)
+	r, wait, err := s.e.Take(ctx, b.Raw...)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	s.in.taken = b.Number
+	s.in.waits = append(s.in.waits, wait)
 	s.in.due = true
 	s.count.CandidatesIn += uint64(len(b.Raw))
 	if r.Held > 0 || r.Full {

@@ -192,7 +192,14 @@ func (s *Session) news(ctx context.Context) (*frame, error) {
 	force := n.Flags&(flagGap|flagJoined) != 0
 	s.in.due = false
 	s.in.flags &= flagDone
+	waits := s.in.waits
+	s.in.waits = nil
 	s.mu.Unlock()
+	for _, wait := range waits {
+		if err := wait(); err != nil {
+			return nil, err
+		}
+	}
 	own, err := s.e.Summary(ctx) // behind the acknowledgement: it covers what is acknowledged
 	if err != nil {
 		return nil, err
