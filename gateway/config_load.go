@@ -66,7 +66,7 @@ type LoadRequest struct {
 
 // laterProtocols are those of the design that this version does not speak, so that their blocks
 // are refused by name rather than as misspelt.
-var laterProtocols = []string{"coap", "ldap", "smb", "ssh"}
+var laterProtocols = []string{"coap", "smb", "ssh"}
 
 // LoadConfig reads and checks everything: gateway.hcl, the mappings, what they name. All mistakes
 // come at once in the Report. The Config is nil if there is an error among them.

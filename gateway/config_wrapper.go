@@ -36,7 +36,9 @@ func wrapperSchema(p *wrappers.Protocol) diag.Schema {
 		Later:  slices.Clone(laterAttributes),
 	}
 	for _, set := range p.Settings {
-		s.Attrs = append(s.Attrs, set.Name)
+		if !slices.Contains(s.Attrs, set.Name) { // it may mean its own by a common one
+			s.Attrs = append(s.Attrs, set.Name)
+		}
 		s.Later = slices.DeleteFunc(s.Later, func(n string) bool { return n == set.Name })
 	}
 	return s
@@ -113,7 +115,9 @@ func (w *wrapperReading) read() {
 	if attrs["listen"] == nil && attrs["upstream"] == nil {
 		w.errorAt("GW013", w.block.DefRange(), "neither listen nor upstream", "A wrapper listens (virtual), or has an upstream (attached), or both (relay).")
 	}
-	w.text(attrs["base"], &w.out.Base)
+	if !slices.ContainsFunc(w.out.Protocol.Settings, func(s wrappers.Setting) bool { return s.Name == "base" }) {
+		w.text(attrs["base"], &w.out.Base)
+	}
 	w.duration(attrs["drain"], 0, time.Hour, &w.out.Drain)
 	w.duration(attrs["capture_wait"], 0, 5*time.Minute, &w.out.CaptureWait)
 	w.credentials(attrs["user"], attrs["password"])

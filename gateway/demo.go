@@ -7,10 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -110,7 +112,11 @@ func demoFiles(o DemoOptions) (memory, error) {
 		if o.AnyPort {
 			listen, web = "127.0.0.1:0", "127.0.0.1:0"
 		}
-		fmt.Fprintf(&b, "wrapper %q %q {\n  listen    = %q\n  anonymous = \"write\"\n}\n", p.Name, p.Name, listen)
+		fmt.Fprintf(&b, "wrapper %q %q {\n  listen    = %q\n  anonymous = \"write\"\n", p.Name, p.Name, listen)
+		for _, name := range slices.Sorted(maps.Keys(p.Demo.Settings)) {
+			fmt.Fprintf(&b, "  %s = %q\n", name, p.Demo.Settings.String(name))
+		}
+		b.WriteString("}\n")
 	}
 	if !o.AnyPort {
 		// It is no reason not to start when something else is there.

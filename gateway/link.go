@@ -210,14 +210,32 @@ func (l *link) read(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 		return wrappers.Result{}, wrappers.Refuse(wrappers.ErrNotFound, fmt.Sprintf("register %s has no value here", at.Register))
 	}
 	p := mapping.Place{Bind: at.Bind, Wrapper: l.name, Server: op.Server, Address: at.Address}
-	pay, send, err := at.Bind.Out(p, st, nil, l.env(ctx))
+	pay, send, err := l.shows(p, st, l.env(ctx))
 	if err != nil {
 		return wrappers.Result{}, err
 	}
 	if !send {
 		return wrappers.Result{}, wrappers.Refuse(wrappers.ErrNotFound, fmt.Sprintf("`when` hides register %s here", at.Register))
 	}
-	return wrappers.Result{Payload: pay, Version: version(st), Cursor: wrappers.Cursor(here.String())}, nil
+	return wrappers.Result{Payload: pay, Version: version(st), Cursor: wrappers.Cursor(here.String()), Modified: modified(st)}, nil
+}
+
+// shows is what a bind has of a register where the gateway itself is the server. In a directory that is a whole entry, so
+// what `create` gives to one that the gateway makes is part of it.
+func (l *link) shows(p mapping.Place, st engine.StateBlock, env mapping.Env) (wrappers.Payload, bool, error) {
+	pay, send, err := p.Bind.Out(p, st, nil, env)
+	if err == nil && send && l.info.Protocol.Syntax.Entries && !l.info.Relay && !l.info.Attached {
+		pay, err = p.Bind.CreatePayload(p, st, pay, env)
+	}
+	return pay, send, err
+}
+
+// modified is when the newest write of a register was made.
+func modified(st engine.StateBlock) time.Time {
+	if st.Time == 0 {
+		return time.Time{}
+	}
+	return st.Time.Time()
 }
 
 // carried tells whether the bind has anything of the register to show.

@@ -11,6 +11,19 @@ import (
 // mostItems is how many items one List gives.
 const mostItems = 1000
 
+// below tells whether an address stands below a prefix.
+func below(s *wrappers.Syntax, address, prefix string) bool {
+	if !s.Upward || prefix == "" {
+		return strings.HasPrefix(address, prefix)
+	}
+	rest := len(address) - len(prefix)
+	if rest < 0 || !strings.HasPrefix(address[rest:], s.Separator) {
+		return false
+	}
+	tail, parent := address[rest+len(s.Separator):], strings.TrimSuffix(prefix, s.Separator)
+	return tail == parent || s.Fold && strings.EqualFold(tail, parent)
+}
+
 // list gives what stands directly below a prefix: registers, and prefixes with more below them.
 func (l *link) list(ctx context.Context, op *wrappers.Operation) (wrappers.Result, error) {
 	set, access, who := l.set(), l.gen.Load().Access, l.peer(&op.Who)
@@ -21,7 +34,8 @@ func (l *link) list(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 	if limit <= 0 || limit > mostItems {
 		limit = mostItems
 	}
-	separator := l.info.Protocol.Syntax.Separator
+	syntax := &l.info.Protocol.Syntax
+	separator := syntax.Separator
 	unders := set.Under(l.name, op.Server, op.Address)
 	if len(unders) == 0 {
 		return wrappers.Result{}, wrappers.ErrUnmapped
@@ -46,7 +60,7 @@ func (l *link) list(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 				return wrappers.Result{}, kind(err)
 			}
 			for _, p := range set.Places(l.name, st.Register) {
-				if p.Bind != u.Bind || p.Server != op.Server || !strings.HasPrefix(p.Address, op.Address) || !carried(p.Bind, st) {
+				if p.Bind != u.Bind || p.Server != op.Server || !below(syntax, p.Address, op.Address) || !carried(p.Bind, st) {
 					continue
 				}
 				item := wrappers.Item{Address: p.Address, Version: version(st)}
@@ -54,7 +68,11 @@ func (l *link) list(ctx context.Context, op *wrappers.Operation) (wrappers.Resul
 					item.Version = "" // it is that of all rows together
 				}
 				// Behind the '?' of a table's rows a separator is a part of a value.
-				if i := strings.Index(p.Address[len(op.Address):], separator); !strings.HasSuffix(op.Address, "?") && (i > 0 || i == 0 && op.Address != "") {
+				if syntax.Upward {
+					if i := strings.LastIndex(strings.TrimSuffix(p.Address[:len(p.Address)-max(len(op.Address)-len(separator), 0)], separator), separator); i >= 0 {
+						item = wrappers.Item{Address: p.Address[i+len(separator):] + separator, Prefix: true}
+					}
+				} else if i := strings.Index(p.Address[len(op.Address):], separator); !strings.HasSuffix(op.Address, "?") && (i > 0 || i == 0 && op.Address != "") {
 					item = wrappers.Item{Address: p.Address[:len(op.Address)+i+len(separator)], Prefix: true}
 				}
 				if item.Address <= op.After || access.may(who, st.Register, p.Bind, wrappers.ReadAccess) != nil {

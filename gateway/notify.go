@@ -98,12 +98,14 @@ func (l *link) tell(ctx context.Context, d *engine.QDelta, shared *touched, yiel
 			c.Echo, c.Tag, told = true, d.Tag, true
 		}
 		if c.Gone = !d.After.Exists || !carried(p.Bind, d.After); !c.Gone {
-			pay, send, err := p.Bind.Out(p, d.After, nil, l.env(ctx))
+			pay, send, err := l.shows(p, d.After, l.env(ctx))
 			if err != nil {
 				l.log.Warn("can't be shown", "wrapper", l.name, "address", p.Address, "register", p.Bind.Source(), "err", err)
 				l.Count("unshowable", 1)
 			}
-			if (err != nil || !send) && !echo {
+			if err == nil && !send && l.info.Protocol.Syntax.Entries {
+				c.Gone = true // who keeps a copy of all entries has to hear that one is hidden
+			} else if (err != nil || !send) && !echo {
 				continue
 			}
 			c.Payload = pay
@@ -173,7 +175,7 @@ func (l *link) tellDocuments(ctx context.Context, d *engine.QDelta, shared *touc
 }
 
 func (l *link) change(d *engine.QDelta, server, address string) wrappers.Change {
-	c := wrappers.Change{Server: server, Address: address, Version: version(d.After), Snapshot: d.Snapshot}
+	c := wrappers.Change{Server: server, Address: address, Version: version(d.After), Snapshot: d.Snapshot, Modified: modified(d.After)}
 	if d.Cursor != (engine.Cursor{}) {
 		c.Key = d.Cursor.String()
 		c.Cursor = wrappers.Cursor(c.Key)

@@ -113,6 +113,15 @@ func (p *parking) drop(id string) {
 	p.mu.Unlock()
 }
 
+// needless: what was tried again has become needless, since the server has shown that it has it, say.
+func (p *parking) needless(l *link, d *due) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.retrying) > 0 {
+		delete(p.retrying, parkedID(l.name, "out", d.place))
+	}
+}
+
 // cleared: a write-back went through, so nothing of that address is parked any more.
 func (p *parking) cleared(l *link, d *due) {
 	id := parkedID(l.name, "out", d.place)

@@ -24,8 +24,10 @@ type ProtocolForm struct {
 	Forbidden string                  `json:"forbidden"` // characters that are escaped in a capture
 	Absolute  bool                    `json:"absolute"`  // an address begins with the separator
 	Query     bool                    `json:"query"`
-	Keys      bool                    `json:"keys"` // payloads are rows, and what their key reads is the query of addresses
-	Fold      bool                    `json:"fold"` // addresses that differ in case are one
+	Keys      bool                    `json:"keys"`    // payloads are rows, and what their key reads is the query of addresses
+	Entries   bool                    `json:"entries"` // payloads are objects of members with one value or several
+	Upward    bool                    `json:"upward"`  // an address begins with what is deepest
+	Fold      bool                    `json:"fold"`    // addresses that differ in case are one
 	Feed      bool                    `json:"feed"`
 	Schemes   []SchemeForm            `json:"schemes"`
 	Wrapper   []mapping.AttributeForm `json:"wrapper"` // attributes of its wrapper blocks beyond the common ones
@@ -124,7 +126,7 @@ func Describe(protocols []wrappers.Protocol) Schema {
 	}
 	for _, p := range protocols {
 		f := ProtocolForm{
-			Name: p.Name, Separator: p.Syntax.Separator, Forbidden: p.Syntax.Forbidden, Absolute: p.Syntax.Absolute, Query: p.Syntax.Query, Keys: p.Syntax.Keys,
+			Name: p.Name, Separator: p.Syntax.Separator, Forbidden: p.Syntax.Forbidden, Absolute: p.Syntax.Absolute, Query: p.Syntax.Query, Keys: p.Syntax.Keys, Entries: p.Syntax.Entries, Upward: p.Syntax.Upward,
 			Fold: p.Syntax.Fold, Feed: p.Feed, Schemes: []SchemeForm{}, Wrapper: settingForms(p.Settings), Bind: settingForms(p.Bind),
 		}
 		for _, c := range p.Schemes {

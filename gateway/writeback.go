@@ -400,6 +400,7 @@ func (b *writeBack) next(ctx context.Context) (c wrappers.Change, ok bool, wait 
 		if ok {
 			return c, true, 0, nil
 		}
+		b.l.parking.needless(b.l, d)
 		b.finish(d)
 	}
 	return c, false, wait, nil

@@ -289,6 +289,36 @@ func TestWriteBackMeetsAChange(t *testing.T) {
 	})
 }
 
+// What met a change that said the same is tried no more, and not shown as if it were.
+func TestWriteBackMeetsItsOwnThought(t *testing.T) {
+	w := newWorld(t, ovens, relayDocs(), virtualTalk())
+	d := newDocServer(t, w.door("docs"), nil)
+	if err := d.client(t.Context(), wrappers.Put, "/oven/3", `{"unit":"C","value":1}`); err != nil {
+		t.Fatal(err)
+	}
+	met := false
+	d.refuses(func(wrappers.Change) *wrappers.Effect {
+		if met {
+			return nil
+		}
+		met = true
+		d.mu.Lock()
+		d.docs["/oven/3"] = `{"unit":"C","value":2}` // by somebody who wants the same, past the gateway
+		d.mu.Unlock()
+		return &wrappers.Effect{Outcome: wrappers.Retry, Err: wrappers.Refuse(wrappers.ErrConflict, "412")}
+	})
+	w.put("oven/3", "value", "2")
+	b := w.door("docs").(*link).back
+	w.until("it comes to rest", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return met && len(b.due) == 0
+	})
+	if items, err := w.Parked(t.Context()); err != nil || len(items) > 0 {
+		t.Errorf("parked: %+v, %v", items, err)
+	}
+}
+
 // A crash between the server's answer to a write-back and the note of it: what the server shows
 // then is our own, not news that takes the register back.
 func TestOwnWriteAfterACrash(t *testing.T) {

@@ -63,7 +63,9 @@ type Bind struct {
 	shared    bool       // other binds have the same addresses
 	regs      []regCall
 	columns   []string // of the row's key: members that stand in the address (Syntax.Keys)
-	looks     []string // members of the row that in and when look at
+	entries   bool     // its payload is an entry (Syntax.Entries)
+	listed    []string // members of the entry that expressions take for lists
+	looks     []string // members of the row or the entry that in and when look at
 	looksAll  bool     // at any
 	broken    bool     // while loading: it has mistakes
 }

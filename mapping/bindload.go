@@ -55,6 +55,7 @@ func (l *loader) bind(b *hclsyntax.Block, d *decl) {
 	c := l.Decode(b.Body, b.DefRange(), schema)
 
 	bind := &Bind{codec: jsonCodec, protocol: b.Labels[0], address: b.Labels[1], rng: b.DefRange(), source: source(b.DefRange()), decl: d}
+	bind.entries = protocol.Syntax.Entries
 	for _, w := range served {
 		bind.wrapperNames = append(bind.wrapperNames, w.info.Name)
 	}
@@ -226,6 +227,13 @@ func (l *loader) bindCodec(bind *Bind, c diag.Content) {
 		bind.codec = rowCodec
 		if a != nil {
 			l.Error("MAP150", a.NameRange, "a row has no codec", "Its columns have types of their own, and they are the members of payload.")
+		}
+		return
+	}
+	if bind.entries {
+		bind.codec = entryCodec
+		if a != nil {
+			l.Error("MAP150", a.NameRange, "an entry has no codec", "Its attributes are the members of payload, with the types that they have in the directory.")
 		}
 		return
 	}

@@ -55,6 +55,7 @@ var (
 	cborCodec   codec = cborForm{}
 	autoCodec   codec = autoForm{}
 	rowCodec    codec = rowForm{}
+	entryCodec  codec = entryForm{}
 )
 
 var codecs = map[string]codecMaker{

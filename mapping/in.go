@@ -452,6 +452,10 @@ func (m *message) put(f *Effect, field string, t *typ, v engine.Value) error {
 		f.Fields = append(f.Fields, FieldValue{Field: field})
 		return nil
 	}
+	if m.from == valued && v.Kind() == lattice.ListKind && v.Len() == 0 && t.text() {
+		f.Fields = append(f.Fields, FieldValue{Field: field})
+		return nil
+	}
 	c, err := t.convert(v, m.from, &f.Dropped)
 	if err != nil {
 		if field == "" {

@@ -17,7 +17,6 @@ import (
 // laterSyntax is the form of the addresses of protocols that are to come, as far as templates need it.
 var laterSyntax = map[string]wrappers.Syntax{
 	"coap": {Separator: "/", Absolute: true, Query: true},
-	"ldap": {Separator: ",", Fold: true},
 	"smb": {Separator: "/", Fold: true, Canonical: func(address string) (string, error) {
 		return strings.TrimLeft(address, "/"), nil
 	}},

@@ -107,8 +107,13 @@ func (l *loader) bindMaps(bind *Bind, c diag.Content) {
 	}
 	bind.present = bind.present || usesExists(c.Attrs["in"])
 	for _, name := range []string{"in", "when"} {
-		if a := c.Attrs[name]; a != nil && len(bind.columns) > 0 {
+		if a := c.Attrs[name]; a != nil && (len(bind.columns) > 0 || bind.entries) {
 			bind.looksAt(a.Expr)
+		}
+	}
+	for _, name := range []string{"key", "in", "when"} {
+		if a := c.Attrs[name]; a != nil && bind.entries {
+			bind.listedIn(a.Expr)
 		}
 	}
 	for _, m := range bind.mapped {

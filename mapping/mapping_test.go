@@ -49,7 +49,7 @@ func load(t testing.TB, src string, infos ...WrapperInfo) *Set {
 	if infos == nil {
 		infos = standard()
 	}
-	s, diags := Load(Input{Files: []diag.File{{Name: "m.hcl", Bytes: []byte(src)}}, Wrappers: infos, Later: []string{"ssh", "smb", "coap", "ldap"}})
+	s, diags := Load(Input{Files: []diag.File{{Name: "m.hcl", Bytes: []byte(src)}}, Wrappers: infos, Later: []string{"ssh", "smb", "coap"}})
 	if s == nil {
 		var b strings.Builder
 		diags.WriteText(&b, false, 100)

@@ -73,6 +73,9 @@ func (m *message) decode() error {
 }
 
 func (m *message) setPayload(v engine.Value) {
+	if len(m.bind.listed) > 0 {
+		v = m.bind.asLists(v)
+	}
 	m.payload, m.whole = v, true
 	m.object = v.Kind() == lattice.ObjectKind
 	m.members = v.Members()

@@ -98,7 +98,7 @@ func (s *Set) Patterns(wrapper string) []wrappers.Pattern {
 	var out []wrappers.Pattern
 	for _, e := range w.entries {
 		p := wrappers.Pattern{Bind: e.bind.id, Suffix: e.template.suffix(), In: e.bind.Inward(), Out: e.bind.Outward(), Options: e.bind.options, Hash: e.bind.hash}
-		if w.info.Protocol.Syntax.Keys {
+		if s := &w.info.Protocol.Syntax; s.Keys || s.Entries {
 			p.Members, p.Open = e.bind.rowMembers(e.template)
 		}
 		for _, seg := range e.template.segments {
@@ -106,7 +106,7 @@ func (s *Set) Patterns(wrapper string) []wrappers.Pattern {
 			case seg.rest:
 				p.Segments = append(p.Segments, wrappers.Segment{Kind: wrappers.RestSegments})
 			case seg.shape != nil:
-				p.Segments = append(p.Segments, wrappers.Segment{Kind: wrappers.OneSegment})
+				p.Segments = append(p.Segments, wrappers.Segment{Kind: wrappers.OneSegment, Literal: seg.shape.literals[0]})
 			default:
 				p.Segments = append(p.Segments, wrappers.Segment{Kind: wrappers.LiteralSegment, Literal: seg.literal})
 			}
@@ -309,6 +309,12 @@ func (e *entry) under(segs []string, server string, columns map[string]string) (
 	var caps captures
 	var known [maxCaptures]bool
 	partial := -1
+	if e.template.syntax.Upward {
+		if !e.upward(segs, &caps, &known) {
+			return "", false
+		}
+		segs = nil
+	}
 	var raw captures
 	ts := e.template.segments
 	if len(e.template.params) > 0 && len(segs) > 0 && len(segs) != len(ts) {

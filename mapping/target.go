@@ -33,7 +33,7 @@ func (s *Set) Maps(wrapper string, verb wrappers.Verb, server, address string) b
 		return false
 	}
 	if verb == wrappers.List {
-		return w.tree.below(address)
+		return w.below(address)
 	}
 	var f finding
 	e := w.lookup(address, &f)

@@ -117,12 +117,7 @@ func (n *node) restTo(behind int) *node {
 
 func (n *node) shapeTo(s *shape, fold bool) *node {
 	if fold {
-		folded := *s
-		folded.literals = make([]string, len(s.literals))
-		for i, lit := range s.literals {
-			folded.literals[i] = foldASCII(lit)
-		}
-		s = &folded
+		s = s.folded()
 	}
 	pre := s.literals[0]
 	i := slices.IndexFunc(n.prefixes, func(p prefixes) bool { return p.length == len(pre) })
@@ -141,6 +136,16 @@ func (n *node) shapeTo(s *shape, fold bool) *node {
 	edges[pre] = append(edges[pre], e)
 	sort.SliceStable(edges[pre], func(i, j int) bool { return edges[pre][i].shape.weight() > edges[pre][j].shape.weight() })
 	return e.node
+}
+
+// folded is the shape with its literal text in small letters.
+func (s *shape) folded() *shape {
+	out := *s
+	out.literals = make([]string, len(s.literals))
+	for i, lit := range s.literals {
+		out.literals[i] = foldASCII(lit)
+	}
+	return &out
 }
 
 // weight orders shapes of one prefix: a suffix first, then more captures.

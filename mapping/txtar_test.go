@@ -20,6 +20,7 @@ import (
 	"github.com/spooksystems/gateway/engine/lattice"
 	"github.com/spooksystems/gateway/mapping/diag"
 	"github.com/spooksystems/gateway/wrappers"
+	"github.com/spooksystems/gateway/wrappers/ldap"
 	"github.com/spooksystems/gateway/wrappers/sql"
 )
 
@@ -80,7 +81,7 @@ func TestScripts(t *testing.T) {
 }
 
 func scriptWrappers(t *testing.T, comment string) []WrapperInfo {
-	known := map[string]wrappers.Protocol{"mqtt": topics, "http": paths, "dir": names, "sql": sql.Protocol}
+	known := map[string]wrappers.Protocol{"mqtt": topics, "http": paths, "dir": names, "sql": sql.Protocol, "ldap": ldap.Protocol}
 	var out []WrapperInfo
 	for _, line := range strings.Split(comment, "\n") {
 		words := strings.Fields(line)
@@ -113,7 +114,7 @@ func scriptWrappers(t *testing.T, comment string) []WrapperInfo {
 
 func runScript(t *testing.T, ar *txtar.Archive) string {
 	var out strings.Builder
-	in := Input{Wrappers: scriptWrappers(t, string(ar.Comment)), Later: []string{"ssh", "smb", "coap", "ldap"}}
+	in := Input{Wrappers: scriptWrappers(t, string(ar.Comment)), Later: []string{"ssh", "smb", "coap"}}
 	in.People = &People{}
 	for _, w := range in.Wrappers {
 		in.People.Wrappers = append(in.People.Wrappers, w.Protocol.Name+"/"+w.Name)
@@ -240,7 +241,7 @@ func command(t *testing.T, set *Set, line string) string {
 				pay, err = p.Bind.CreatePayload(p, st, pay, scriptEnv)
 			}
 			text := fmt.Sprintf("%q %s", pay.Raw, pay.Type)
-			if p.Bind.codec == rowCodec {
+			if p.Bind.codec == rowCodec || p.Bind.codec == entryCodec {
 				v, _ := decodeCBOR(pay.Raw)
 				text = "row:" + v.String()
 			}
@@ -418,7 +419,7 @@ func TestShipped(t *testing.T) {
 			t.Errorf("%s is not in canonical layout", f)
 		}
 	}
-	set, diags := Load(Input{Files: in, Wrappers: append(standard(), WrapperInfo{Protocol: sql.Protocol, Name: "db", Listens: true}), Later: []string{"ssh", "smb", "coap", "ldap"}})
+	set, diags := Load(Input{Files: in, Wrappers: append(standard(), WrapperInfo{Protocol: sql.Protocol, Name: "db", Listens: true}, WrapperInfo{Protocol: ldap.Protocol, Name: "staff", Listens: true}), Later: []string{"ssh", "smb", "coap"}})
 	for _, d := range diags {
 		if d.Code != "MAP051" {
 			t.Error(d)
@@ -447,6 +448,9 @@ func TestShipped(t *testing.T) {
 		{"places floor stock/bolts", "stock/bolts"},
 		{"in floor message tags/d1/add round", "tags/d1 value+=[\"round\"]"},
 		{"in web put /v1/tags/d1 {\"value\":[\"red\",\"big\"]}", "tags/d1 whole value=[\"big\",\"red\"]"},
+		{"in staff merge uid=ann,ou=people row:{\"cn\":\"Ann Lee\",\"manager\":\"uid=bo,ou=people,dc=acme,dc=org\",\"mail\":null}", "person/ann boss=\"bo\" mail=cleared name=\"Ann Lee\""},
+		{"in staff put cn=ovens,ou=groups row:{\"member\":\"uid=ann,ou=people,dc=acme,dc=org\"}", "team/ovens whole members=[\"ann\"]"},
+		{"out staff team/ovens {\"members\":[\"ann\",\"bo\"]}", "cn=ovens,ou=groups: row:{\"member\":[\"uid=ann,ou=people,dc=acme,dc=org\",\"uid=bo,ou=people,dc=acme,dc=org\"]} [members]"},
 		{"out web title/d1 {\"value\":{\"$set\":[\"Ovens\",\"Kilns\"]}}", "/v1/title/d1: {\"value\":[\"Kilns\",\"Ovens\"]} application/json [value]"},
 		{"in web put /v1/title/d1 {\"value\":[\"Kilns\",\"Ovens\"]}", "invalid: value: these are several values, of writers who did not know of each other: choose one of them"},
 	} {

@@ -106,6 +106,7 @@ const (
 	cells                     // everything is text, of a document: an empty one where a number is wanted is null
 	commaCells                // the same with decimal commas
 	wholeText                 // one text or number; a number in a text is not a number
+	valued                    // exact, and one value is the same as a list of one
 )
 
 // document tells whether it is of a document that is all text.
@@ -129,6 +130,11 @@ func (t *typ) convert(v engine.Value, from flavour, dropped *int) (engine.Value,
 	}
 	if from.document() && t.text() {
 		v = bareText(v)
+	}
+	if from == valued && t.text() {
+		if v = only(v); v.Kind() == lattice.ListKind {
+			return v, fmt.Errorf("these are %d values: %s takes one. Declare union(%s), or list(%s)", v.Len(), article(t.String()), t, t)
+		}
 	}
 	k := v.Kind()
 	switch t.kind {
@@ -202,7 +208,7 @@ func (t *typ) convert(v engine.Value, from flavour, dropped *int) (engine.Value,
 		}
 		return v, fmt.Errorf("%s is none of %s", brief(v), strings.Join(t.words, ", "))
 	case listType:
-		if k != lattice.ListKind && from.document() && k != lattice.SetKind {
+		if k != lattice.ListKind && (from.document() || from == valued) && k != lattice.SetKind {
 			v, k = lattice.List(v), lattice.ListKind // of one
 		}
 		if k == lattice.ListKind {

@@ -36,8 +36,9 @@ type Scheme struct {
 
 // Demo is how the protocol takes part in `spookgw demo`.
 type Demo struct {
-	Listen string   // "127.0.0.1:11883"; "": it takes none
-	Lines  []string // commands to copy, for the register site/berlin/oven-3
+	Listen   string   // "127.0.0.1:11883"; "": it takes none
+	Settings Options  // of its wrapper block; texts
+	Lines    []string // commands to copy, for the register site/berlin/oven-3
 }
 
 // Syntax is the form of a protocol's addresses.
@@ -57,8 +58,16 @@ type Syntax struct {
 	// payload is a row: its codec is CBOR, a member is written as a whole, and what is in the key is
 	// in the address alone.
 	Keys bool
+	// Entries: the payload is an object of named members with one value or a list of several each, as
+	// CBOR. A bind has no codec, Patterns list the members it speaks of, and one value stands for a list
+	// of one wherever a list is wanted.
+	Entries bool
+	// Upward: an address begins with what is deepest. What stands below "ou=people" are the addresses
+	// that end with ",ou=people"; the prefix of List and Scan for them is "ou=people,".
+	Upward bool
 	// Canonical brings an address or the literal text of a template into the one form that
-	// Operations carry, or says what is wrong with it. Nil: any text is canonical.
+	// Operations carry, or says what is wrong with it. Nil: any text is canonical. In a template a capture
+	// is a word of letters and digits that begins with "qzc" and ends with "czq".
 	Canonical func(string) (string, error)
 }
 

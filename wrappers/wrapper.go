@@ -40,7 +40,8 @@ type Link interface {
 	// Scan yields the addresses below a prefix with what Read would give for each, in no order of addresses. Where the
 	// protocol's Syntax has Keys, the prefix is that of a table's rows, "public.sensors?", behind which some of the
 	// columns of the key may stand ("public.sensors?site=berlin"), so that the others need not be looked at; what does not
-	// have these values may come nonetheless. Each is as committed when the scan comes to it. ErrUnmapped: no bind has
+	// have these values may come nonetheless. Each is as committed when the scan comes to it. Where Who is zero it is the
+	// wrapper that looks, for itself, and sees all: it asks May before it tells a peer. ErrUnmapped: no bind has
 	// addresses there.
 	Scan(ctx context.Context, op Operation) iter.Seq2[Item, error]
 
@@ -202,6 +203,8 @@ type Result struct {
 	// Waiting, for writes: it is durable, and what readers see is as before until it is collapsed. Version is that of
 	// what they see. No Change follows from the write itself, also not to the peer that made it.
 	Waiting bool
+	// Modified, for Read, is when the newest write was made of what is shown, by the clock where it was made; zero: unknown.
+	Modified time.Time
 }
 
 // An Item is one address of a List.
@@ -211,6 +214,8 @@ type Item struct {
 	Version Version
 	Size    int
 	Payload Payload // Scan: what the address shows
+	// Modified, for Scan, is as in a Result.
+	Modified time.Time
 }
 
 // A Cursor is a place in the gateway's commit log: opaque, comparable for equality only.
@@ -248,6 +253,8 @@ type Change struct {
 	Key     string  // idempotence key, for binds with events
 	Options Options // the bind's protocol attributes: retain, qos, methods
 	Ticket  uint64  // of the link: hand the Change back to Settle as it came
+	// Modified, for Notify, is when the write was made that the change is of; zero: unknown.
+	Modified time.Time
 }
 
 // An Outcome is one of the ends a write-back can come to.
@@ -322,7 +329,7 @@ type Pattern struct {
 	Options  Options // "poll_ms" among them, in milliseconds, where the bind says how often it is asked for
 	Hash     string  // names all that the bind means
 	// Members are those of the payload that the bind speaks of, by name, where the protocol's
-	// Syntax has Keys. Open: any others as well.
+	// Syntax has Keys or Entries. Open: any others as well.
 	Members []Member
 	Open    bool
 }
@@ -338,7 +345,7 @@ type Member struct {
 
 // A Segment is what stands between two separators of a template.
 type Segment struct {
-	Literal string // whole segment, when Kind is LiteralSegment
+	Literal string // whole segment, when Kind is LiteralSegment; OneSegment: what stands before its first capture
 	Kind    SegmentKind
 }
 

@@ -14,11 +14,12 @@ import (
 	mappings "github.com/spooksystems/gateway/mappings.d"
 	"github.com/spooksystems/gateway/wrappers"
 	"github.com/spooksystems/gateway/wrappers/http"
+	"github.com/spooksystems/gateway/wrappers/ldap"
 	"github.com/spooksystems/gateway/wrappers/mqtt"
 	"github.com/spooksystems/gateway/wrappers/sql"
 )
 
-var protocols = []wrappers.Protocol{http.Protocol, mqtt.Protocol, sql.Protocol}
+var protocols = []wrappers.Protocol{http.Protocol, ldap.Protocol, mqtt.Protocol, sql.Protocol}
 
 // inMemory are files for LoadConfig.
 type inMemory map[string]string

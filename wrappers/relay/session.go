@@ -71,6 +71,7 @@ type Session struct {
 	toClient *end
 	toServer *end
 	handler  Handler
+	in       *pump // of the client, for ToTLS
 	draining atomic.Bool
 	half     atomic.Bool   // one side has finished
 	broken   atomic.Bool   // both are to end
@@ -173,6 +174,7 @@ func (s *Server) open(ctx context.Context, p *Peer) {
 	ses.handler = s.Handle(ses)
 	in := newPump(ses, client, ses.toServer, ses.handler.FromClient)
 	in.idle = s.Idle
+	ses.in = in
 	out := newPump(ses, up, ses.toClient, ses.handler.FromServer)
 	s.mu.Lock()
 	s.sessions[ses] = struct{}{}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fxamacker/cbor/v2"
+
 	"github.com/spooksystems/gateway/wrappers"
 )
 
@@ -103,7 +105,7 @@ func (l *Link) Scan(ctx context.Context, op wrappers.Operation) iter.Seq2[wrappe
 		prefix, _, _ := strings.Cut(op.Address, "?")
 		var items []wrappers.Item
 		for at, c := range l.cells {
-			if at.server == op.Server && strings.HasPrefix(at.address, prefix) && c.exists {
+			if at.server == op.Server && l.below(at.address, prefix) && c.exists && l.maps(wrappers.Read, at.server, at.address) {
 				items = append(items, wrappers.Item{Address: at.address, Version: c.version, Payload: clonePayload(c.payload)})
 			}
 		}
@@ -163,7 +165,7 @@ func (l *Link) check(op *wrappers.Operation) error {
 	}
 	switch op.Verb {
 	case wrappers.Read, wrappers.Delete, wrappers.Rename:
-		if !exists {
+		if !exists && len(op.If.Differ) == 0 { // a Read with one may ask that there is nothing
 			return wrappers.Refuse(wrappers.ErrNotFound, op.Address+" does not exist")
 		}
 	}
@@ -171,6 +173,9 @@ func (l *Link) check(op *wrappers.Operation) error {
 }
 
 func (l *Link) list(op wrappers.Operation) (wrappers.Result, error) {
+	if l.syntax.Upward {
+		return l.listUpward(op)
+	}
 	sep := "/"
 	var res wrappers.Result
 	prefixes := map[string]bool{}
@@ -210,6 +215,73 @@ func (l *Link) list(op wrappers.Operation) (wrappers.Result, error) {
 	}
 	return res, nil
 }
+
+// listUpward is list where addresses begin with what is deepest.
+func (l *Link) listUpward(op wrappers.Operation) (wrappers.Result, error) {
+	sep := l.syntax.Separator
+	var items []wrappers.Item
+	for at, c := range l.cells {
+		if !c.exists || at.server != op.Server || !l.below(at.address, op.Address) || l.may(wrappers.Read, at.address, op.Who) != nil {
+			continue
+		}
+		item := wrappers.Item{Address: at.address, Version: c.version, Size: len(c.payload.Raw)}
+		front := at.address
+		if op.Address != "" {
+			front = front[:len(front)-len(op.Address)]
+		}
+		if i := strings.LastIndex(front, sep); i >= 0 {
+			item = wrappers.Item{Address: at.address[i+len(sep):] + sep, Prefix: true}
+		}
+		items = append(items, item)
+	}
+	slices.SortFunc(items, func(a, b wrappers.Item) int { return strings.Compare(a.Address, b.Address) })
+	items = slices.CompactFunc(items, func(a, b wrappers.Item) bool { return a.Address == b.Address })
+	var res wrappers.Result
+	for _, it := range items {
+		if op.After != "" && it.Address <= op.After {
+			continue
+		}
+		if op.Limit > 0 && len(res.Items) == op.Limit {
+			res.More = true
+			break
+		}
+		res.Items = append(res.Items, it)
+	}
+	return res, nil
+}
+
+// merge lays a patch over a document: of JSON, or of entries.
+func (l *Link) merge(doc, patch []byte) []byte {
+	if !l.syntax.Entries {
+		return mergeJSON(doc, patch)
+	}
+	var d, p map[string]any
+	if len(doc) > 0 && cbor.Unmarshal(doc, &d) != nil || cbor.Unmarshal(patch, &p) != nil {
+		return patch
+	}
+	if d == nil {
+		d = map[string]any{}
+	}
+	for k, v := range p {
+		if d[k] = v; v == nil {
+			delete(d, k)
+		}
+	}
+	out, err := sorted.Marshal(d)
+	if err != nil {
+		return patch
+	}
+	return out
+}
+
+// sorted writes equal entries as equal bytes.
+var sorted = func() cbor.EncMode {
+	mode, err := cbor.EncOptions{Sort: cbor.SortBytewiseLexical, ShortestFloat: cbor.ShortestFloat16, BigIntConvert: cbor.BigIntConvertShortest}.EncMode()
+	if err != nil {
+		panic(err)
+	}
+	return mode
+}()
 
 // someBelow tells whether a pattern could have addresses below the prefix.
 func (l *Link) someBelow(prefix string) bool {
@@ -253,7 +325,7 @@ func (l *Link) apply(op wrappers.Operation, via Via) wrappers.Result {
 		c.exists, c.payload = false, wrappers.Payload{}
 		l.commit(op, op.To, to, via)
 	case wrappers.Merge, wrappers.Message:
-		op.Payload.Raw = mergeJSON(c.payload.Raw, op.Payload.Raw)
+		op.Payload.Raw = l.merge(c.payload.Raw, op.Payload.Raw)
 		c.exists, c.payload = true, op.Payload
 	default:
 		c.exists, c.payload = true, op.Payload

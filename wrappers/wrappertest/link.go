@@ -51,6 +51,7 @@ type Link struct {
 	listed     map[place]bool // shown by the listing in progress
 	asksFirst  bool
 	onto       func(doc, pay wrappers.Payload) (wrappers.Payload, error)
+	syntax     wrappers.Syntax
 }
 
 type place struct{ server, address string }
@@ -84,17 +85,26 @@ type entry struct {
 // NewLink makes a Link that maps the addresses of the templates: "sensors/{site}/{name}",
 // "/v1/{rest...}".
 func NewLink(templates ...string) *Link {
+	return NewLinkOf(wrappers.Syntax{Separator: "/"}, templates...)
+}
+
+// NewLinkOf is NewLink for a protocol whose addresses are of another form. Of a syntax it knows Separator, Fold,
+// Upward and Entries; templates are canonical.
+func NewLinkOf(syntax wrappers.Syntax, templates ...string) *Link {
 	l := &Link{
+		syntax:  syntax,
 		changed: make(chan struct{}), reload: make(chan struct{}),
 		cells: map[place]*cell{}, counts: map[string]int{}, kept: map[string][]byte{},
 		fail: map[Call][]error{}, block: map[Call]chan struct{}{}, waiting: map[Call]int{}, started: map[place]chan struct{}{},
 	}
-	l.SetPatterns(Patterns(templates...)...)
+	l.SetPatterns(patterns(syntax.Separator, templates)...)
 	return l
 }
 
 // Patterns makes patterns of templates, in both directions.
-func Patterns(templates ...string) []wrappers.Pattern {
+func Patterns(templates ...string) []wrappers.Pattern { return patterns("/", templates) }
+
+func patterns(separator string, templates []string) []wrappers.Pattern {
 	var ps []wrappers.Pattern
 	for i, t := range templates {
 		p := wrappers.Pattern{Bind: fmt.Sprintf("bind-%d", i+1), In: true, Out: true, Options: wrappers.Options{}}
@@ -102,10 +112,13 @@ func Patterns(templates ...string) []wrappers.Pattern {
 		if found {
 			p.Suffix = "?" + suffix
 		}
-		for s := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
+		for s := range strings.SplitSeq(strings.TrimPrefix(path, separator), separator) {
 			seg := wrappers.Segment{Kind: wrappers.LiteralSegment, Literal: s}
-			if strings.Contains(s, "{") {
+			if before, _, captures := strings.Cut(s, "{"); captures {
 				seg = wrappers.Segment{Kind: wrappers.OneSegment}
+				if separator != "/" {
+					seg.Literal = before // what matches must begin with it
+				}
 				if strings.HasSuffix(s, "...}") {
 					seg.Kind = wrappers.RestSegments
 				}
@@ -166,20 +179,24 @@ func (l *Link) maps(verb wrappers.Verb, server, address string) bool {
 	if l.mapped != nil {
 		return l.mapped(verb, server, address)
 	}
+	if verb == wrappers.List && l.syntax.Upward {
+		return l.someAbove(address)
+	}
 	return l.pattern(server, address) != nil
 }
 
 func (l *Link) pattern(server, address string) *wrappers.Pattern {
 	for i := range l.patterns {
 		p := &l.patterns[i]
-		if (p.Server == "" || p.Server == server) && matches(p, address) {
+		if (p.Server == "" || p.Server == server) && l.matches(p, address) {
 			return p
 		}
 	}
 	return nil
 }
 
-func matches(p *wrappers.Pattern, address string) bool {
+func (l *Link) matches(p *wrappers.Pattern, address string) bool {
+	sep := l.syntax.Separator
 	path, query, found := strings.Cut(address, "?")
 	if found && p.Suffix == "" || !found && p.Suffix != "" {
 		return false
@@ -187,21 +204,67 @@ func matches(p *wrappers.Pattern, address string) bool {
 	if found && !strings.Contains(p.Suffix, "{") && "?"+query != p.Suffix {
 		return false
 	}
-	rest, more := strings.TrimPrefix(path, "/"), true
+	if !strings.Contains(p.Suffix, "?") && sep != "/" {
+		path = address
+	}
+	rest, more := strings.TrimPrefix(path, sep), true
 	for _, s := range p.Segments {
 		if !more {
 			return false
 		}
 		if s.Kind == wrappers.RestSegments {
-			return rest != "" && !strings.HasSuffix(rest, "/")
+			return rest != "" && !strings.HasSuffix(rest, sep)
 		}
 		var seg string
-		seg, rest, more = strings.Cut(rest, "/")
-		if seg == "" || s.Kind == wrappers.LiteralSegment && seg != s.Literal {
+		seg, rest, more = strings.Cut(rest, sep)
+		switch {
+		case seg == "", s.Kind == wrappers.LiteralSegment && !l.same(seg, s.Literal):
+			return false
+		case s.Kind == wrappers.OneSegment && (len(seg) <= len(s.Literal) || !l.same(seg[:len(s.Literal)], s.Literal)):
 			return false
 		}
 	}
 	return !more
+}
+
+// same compares literal text.
+func (l *Link) same(a, b string) bool { return a == b || l.syntax.Fold && strings.EqualFold(a, b) }
+
+// someAbove is someBelow where addresses begin with what is deepest.
+func (l *Link) someAbove(prefix string) bool {
+	sep := l.syntax.Separator
+	var want []string
+	if prefix != "" {
+		want = strings.Split(strings.TrimSuffix(prefix, sep), sep)
+	}
+	for i := range l.patterns {
+		segs := l.patterns[i].Segments
+		fits := true
+		for k := range want {
+			at := len(segs) - 1 - k
+			if at >= 0 && segs[at].Kind == wrappers.RestSegments {
+				break
+			}
+			text := want[len(want)-1-k]
+			if at < 1 || segs[at].Kind == wrappers.LiteralSegment && !l.same(text, segs[at].Literal) {
+				fits = false
+				break
+			}
+		}
+		if fits && len(segs) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// below tells whether an address stands below a prefix.
+func (l *Link) below(address, prefix string) bool {
+	if l.syntax.Upward && prefix != "" {
+		prefix = l.syntax.Separator + strings.TrimSuffix(prefix, l.syntax.Separator)
+		return len(address) > len(prefix) && l.same(address[len(address)-len(prefix):], prefix)
+	}
+	return strings.HasPrefix(address, prefix)
 }
 
 // wake tells everyone who waits that something happened; l.mu is held.

@@ -171,7 +171,7 @@ func (l *Link) observe(o wrappers.Observation, state bool) {
 	gone := o.Verb == wrappers.Delete
 	raw := o.Payload.Raw
 	if o.Verb == wrappers.Merge || o.Verb == wrappers.Message {
-		raw = mergeJSON(c.base.raw, raw)
+		raw = l.merge(c.base.raw, raw)
 	}
 	first := state && !o.Wire && !c.base.known && (gone || c.exists)
 	same := c.base.known && c.base.gone == gone && (gone || sameBody(c.base.raw, raw))

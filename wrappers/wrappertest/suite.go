@@ -14,6 +14,7 @@ import (
 // A Suite is what a wrapper brings to Run: how to start it in each of the three ways, and what
 // its addresses look like. Run starts a new Rig for every check.
 type Suite struct {
+	Syntax    wrappers.Syntax    // of the templates, for NewLinkOf; zero: with '/' between segments
 	Templates []string           // what the Link maps
 	Address   func(n int) string // the n-th mapped address, from 0; each fits Templates
 	Unmapped  string             // an address that no template fits
@@ -137,7 +138,12 @@ func notYet(t *testing.T, what string, done <-chan error) {
 	}
 }
 
-func (s *Suite) link() *Link { return NewLink(s.Templates...) }
+func (s *Suite) link() *Link {
+	if s.Syntax.Separator == "" {
+		return NewLink(s.Templates...)
+	}
+	return NewLinkOf(s.Syntax, s.Templates...)
+}
 
 func (s *Suite) virtual(t *testing.T) {
 	t.Run("an acknowledged write is durable", func(t *testing.T) {
