@@ -16,6 +16,7 @@ func TestDemo(t *testing.T) {
 	peer(t, "mosquitto_pub", "mosquitto")
 	peer(t, "curl", "curl")
 	peer(t, "psql", "postgresql-client")
+	peer(t, "ldapmodify", "ldap-utils")
 	path := plainProgram(t)
 	dir, err := os.MkdirTemp("", "sg")
 	if err != nil {
@@ -29,8 +30,8 @@ func TestDemo(t *testing.T) {
 
 	// What it prints: each client's name, then a line to copy; the program's own lines have no name.
 	lines := map[string]string{}
-	printed := regexp.MustCompile(`(?m)^\s+(?:http|mqtt|sql)?\s+((?:curl|mosquitto_|psql|spookgw ).*)$`)
-	kinds := map[string]string{"put": "curl -X PUT", "get": "curl http", "events": "curl -N", "sub": "mosquitto_sub", "pub": "mosquitto_pub", "psql": "psql", "watch": "spookgw watch", "history": "spookgw history"}
+	printed := regexp.MustCompile(`(?m)^\s+(?:http|ldap|mqtt|sql)?\s+((?:curl|ldapsearch|printf|mosquitto_|psql|spookgw ).*)$`)
+	kinds := map[string]string{"put": "curl -X PUT", "get": "curl http", "events": "curl -N", "sub": "mosquitto_sub", "pub": "mosquitto_pub", "psql": "psql", "ldapsearch": "ldapsearch", "ldapmodify": "printf", "watch": "spookgw watch", "history": "spookgw history"}
 	demo.says(t, "a line for each client", func(all string) bool {
 		for _, m := range printed.FindAllStringSubmatch(all, -1) {
 			for kind, begins := range kinds {
@@ -45,7 +46,10 @@ func TestDemo(t *testing.T) {
 		if rest, own := strings.CutPrefix(line, "spookgw "); own {
 			line = path + " " + rest
 		}
-		return exec.Command("sh", "-c", "exec "+line)
+		if !strings.Contains(line, " | ") {
+			line = "exec " + line
+		}
+		return exec.Command("sh", "-c", line)
 	}
 	sh := func(line string) string {
 		t.Helper()
@@ -63,6 +67,13 @@ func TestDemo(t *testing.T) {
 	}
 	if got := sh(lines["get"]); !strings.Contains(got, "21.5") {
 		t.Errorf("%s: got %q, want the 21.5 that was published", lines["get"], got)
+	}
+	sh(lines["ldapmodify"])
+	if got := sh(lines["ldapsearch"]); !strings.Contains(got, "description: 22.5") {
+		t.Errorf("%s: got %s", lines["ldapsearch"], got)
+	}
+	if got := sh(lines["get"]); !strings.Contains(got, "22.5") {
+		t.Errorf("%s: got %q, want the 22.5 that ldapmodify wrote", lines["get"], got)
 	}
 	if first := time.Since(begin); first > 10*time.Second {
 		t.Errorf("from the command to the first result across protocols: %v, want less than 10s", first)

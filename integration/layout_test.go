@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"wrappers/relay":       {},
 	"wrappers/wrappertest": {"wrappers"},
 	"wrappers/http/...":    {"wrappers", "wrappers/relay", "$own"},
+	"wrappers/ldap/...":    {"wrappers", "wrappers/relay", "$own", "wrappers/ldap/ldapwire", "wrappers/ldap/dn", "wrappers/ldap/entry", "wrappers/ldap/schema", "wrappers/ldap/filter"},
 	"wrappers/mqtt/...":    {"wrappers", "wrappers/relay", "$own"},
 	"wrappers/sql/...":     {"wrappers", "wrappers/relay", "wrappers/sql/pgsql", "wrappers/sql/sqlrow", "$own"},
 
@@ -38,7 +39,7 @@ var mayImport = map[string][]string{
 
 	"gateway":         {"engine/...", "daemonclient/...", "mapping/...", "wrappers", "$own"},
 	"gateway/trial":   {"gateway", "engine/...", "mapping/...", "wrappers"},
-	"gateway/spookgw": {"gateway/...", "daemonclient/...", "engine/...", "mapping/...", "mappings.d", "wrappers", "wrappers/http", "wrappers/mqtt", "wrappers/sql"},
+	"gateway/spookgw": {"gateway/...", "daemonclient/...", "engine/...", "mapping/...", "mappings.d", "wrappers", "wrappers/http", "wrappers/ldap", "wrappers/mqtt", "wrappers/sql"},
 
 	"integration/...": {"..."},
 }
@@ -47,11 +48,11 @@ var mayImport = map[string][]string{
 // always the package, and the test packages that state a contract.
 var testsMayImport = map[string][]string{
 	"...":             {"wrappers/wrappertest", "engine/enginetest"},
-	"mapping":         {"mappings.d", "wrappers/http", "wrappers/mqtt", "wrappers/sql"}, // shipped mappings are tried with the real protocols
+	"mapping":         {"mappings.d", "wrappers/http", "wrappers/ldap", "wrappers/mqtt", "wrappers/sql"}, // shipped mappings are tried with the real protocols
 	"mapping/propose": {"wrappers/http", "wrappers/mqtt", "wrappers/sql"},
-	"gateway":         {"mappings.d", "wrappers/http", "wrappers/mqtt", "wrappers/sql", "mapping/..."},
+	"gateway":         {"mappings.d", "wrappers/http", "wrappers/ldap", "wrappers/mqtt", "wrappers/sql", "mapping/..."},
 
-	"gateway/trial": {"mappings.d", "wrappers/http", "wrappers/mqtt", "wrappers/sql"},
+	"gateway/trial": {"mappings.d", "wrappers/http", "wrappers/ldap", "wrappers/mqtt", "wrappers/sql"},
 }
 
 // hclIn are the packages that may import HCL, and cty, its values.

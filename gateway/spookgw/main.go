@@ -8,12 +8,13 @@ import (
 
 	"github.com/spooksystems/gateway/wrappers"
 	"github.com/spooksystems/gateway/wrappers/http"
+	"github.com/spooksystems/gateway/wrappers/ldap"
 	"github.com/spooksystems/gateway/wrappers/mqtt"
 	"github.com/spooksystems/gateway/wrappers/sql"
 )
 
 // protocols are all that this program speaks. Nothing else in the tree lists them.
-var protocols = []wrappers.Protocol{http.Protocol, mqtt.Protocol, sql.Protocol}
+var protocols = []wrappers.Protocol{http.Protocol, ldap.Protocol, mqtt.Protocol, sql.Protocol}
 
 func main() {
 	a := &app{in: os.Stdin, out: os.Stdout, errs: os.Stderr}

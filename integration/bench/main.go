@@ -42,6 +42,8 @@ var parts = []part{
 	{"http", []string{"nginx", "haproxy", "wrk"}, httpRelay},
 	{"mqtt", []string{"mosquitto", "haproxy"}, mqttRelay},
 	{"sql", []string{"pgbench", "psql"}, sqlFeed},
+	{"ldap", []string{"slapd", "haproxy"}, ldapRelay},
+	{"directory", []string{"slapd"}, ldapVirtual},
 	{"sql", []string{"pgbench", "pgbouncer", "psql"}, sqlRelay},
 	{"sql", []string{"pgbench", "psql"}, sqlExact},
 	{"idle", []string{"nginx", "mosquitto", "haproxy"}, idle},
@@ -49,7 +51,7 @@ var parts = []part{
 
 func main() {
 	var o options
-	only := flag.String("only", "", "of engine, flat, scale, mapping, durable, http, mqtt, sql, idle: those, with commas")
+	only := flag.String("only", "", "of engine, flat, scale, mapping, durable, http, mqtt, ldap, directory, sql, idle: those, with commas")
 	gateway := flag.String("gateway", "bin/spookgw", "the program to measure")
 	flag.IntVar(&o.rounds, "rounds", 3, "turns of each contender")
 	flag.DurationVar(&o.length, "length", 2*time.Second, "of one turn")

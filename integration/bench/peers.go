@@ -209,8 +209,8 @@ func (l *lab) spookgw(protocol, upstream string) (*process, error) {
 	return l.spookgwWith(protocol, upstream, "register \"site/{site}/{sensor}\" {\n  fields = { value = number }\n  "+mappings[protocol]+"\n}\n")
 }
 
-// spookgwWith is one with a mapping of its own.
-func (l *lab) spookgwWith(protocol, upstream, text string, more ...string) (*process, error) {
+// spookgwWith is one with a mapping of its own, and more settings of the wrapper.
+func (l *lab) spookgwWith(protocol, upstream, text string, settings ...string) (*process, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -223,7 +223,7 @@ func (l *lab) spookgwWith(protocol, upstream, text string, more ...string) (*pro
 	if upstream != "" {
 		stand = fmt.Sprintf("upstream = %q", upstream)
 	}
-	stand += "\n" + strings.Join(more, "\n")
+	stand = strings.Join(append([]string{stand}, settings...), "\n  ")
 	dir, err := l.place("spookgw", "gateway.hcl", fmt.Sprintf(`data = "data"
 wrapper %q "bench" {
   listen = %q

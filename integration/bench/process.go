@@ -186,3 +186,24 @@ func raiseFiles() error {
 	limit.Cur = limit.Max
 	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 }
+
+// quiet waits until a process has said something, and then rests.
+func (l *lab) quiet(p *process, said string) error {
+	for !strings.Contains(p.log.String(), said) {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-l.ctx.Done():
+			return l.ctx.Err()
+		}
+	}
+	for before := p.cpu(); ; before = p.cpu() {
+		select {
+		case <-time.After(time.Second):
+		case <-l.ctx.Done():
+			return l.ctx.Err()
+		}
+		if p.cpu()-before < 50*time.Millisecond {
+			return nil
+		}
+	}
+}

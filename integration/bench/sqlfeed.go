@@ -83,23 +83,7 @@ func (l *lab) feeding(server *process, more string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	for !strings.Contains(p.log.String(), "feed stands") {
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-l.ctx.Done():
-			return nil, l.ctx.Err()
-		}
-	}
-	for before := p.cpu(); ; before = p.cpu() {
-		select {
-		case <-time.After(time.Second):
-		case <-l.ctx.Done():
-			return nil, l.ctx.Err()
-		}
-		if p.cpu()-before < 50*time.Millisecond {
-			return p, nil
-		}
-	}
+	return p, l.quiet(p, "feed stands")
 }
 
 // rowToRegister updates one row after the other, each when the last was heard of, and gives how long that took, sorted.

@@ -23,6 +23,9 @@ pgbench:postgresql
 /usr/lib/python3/dist-packages/psycopg2/__init__.py:python3,python3-psycopg2
 /usr/lib/python3/dist-packages/psycopg/__init__.py:python3,python3-psycopg
 /usr/lib/python3/dist-packages/sqlalchemy/__init__.py:python3,python3-sqlalchemy
+slapd:slapd
+ldapsearch:ldap-utils
+/usr/lib/python3/dist-packages/ldap/__init__.py:python3,python3-ldap
 gcc:gcc,libc6-dev
 '
 if [ "${1:-}" = bench ]; then
@@ -49,6 +52,11 @@ if ! NODE_PATH=/usr/share/nodejs:/usr/local/lib/node_modules:/usr/lib/node_modul
 /usr/share/nodejs/pg/package.json:nodejs,node-pg
 "
 	fi
+fi
+# A client of directories for Node comes from npm, where that is.
+if [ "${PEERS:-}" != skip ] && [ "$(id -u)" = 0 ] && command -v npm >/dev/null 2>&1 && [ ! -d "$(npm root -g)/ldapts" ]; then
+	echo "peers: installing ldapts"
+	npm install --global --silent --no-fund --no-audit ldapts@7 >/dev/null 2>&1 </dev/null || echo "peers: could not install ldapts. What needs it is skipped by name."
 fi
 
 names= packages=
@@ -101,7 +109,7 @@ fi
 
 had_unit() { [ -e "/lib/systemd/system/$1.service" ] || [ -e "/usr/lib/systemd/system/$1.service" ]; }
 new_units=
-for unit in mosquitto nginx haproxy postgresql pgbouncer redis-server etcd; do
+for unit in mosquitto nginx haproxy postgresql slapd pgbouncer redis-server etcd; do
 	had_unit "$unit" || new_units="$new_units $unit"
 done
 
