@@ -27,6 +27,8 @@ type Options struct {
 	Now    func() time.Time
 	// Dial connects, in the words of net.Dialer.DialContext.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Others are the members of the domain that are heard by other ways than pairs, until SetOthers says otherwise.
+	Others []engine.EndpointID
 }
 
 // A Site is one node of a domain: its halves of pairs, and what keeps them up.
@@ -44,6 +46,7 @@ type Site struct {
 	pairs  map[engine.EndpointID]*pair
 	offers map[string]*Offer
 	called map[frameConn]struct{} // from peers who called
+	others []engine.EndpointID
 }
 
 // Open begins to keep up the pairs that the engine knows of. The engine has to be closed after the Site.
@@ -54,7 +57,7 @@ func Open(o Options) (*Site, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Site{o: o, e: o.Engine, pairs: map[engine.EndpointID]*pair{}, offers: map[string]*Offer{}, called: map[frameConn]struct{}{}}
+	s := &Site{o: o, e: o.Engine, pairs: map[engine.EndpointID]*pair{}, offers: map[string]*Offer{}, called: map[frameConn]struct{}{}, others: o.Others}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	var err error
 	if s.self, err = identify(s.ctx, s.e); err != nil {
@@ -112,7 +115,7 @@ func (s *Site) startCalling(p *pair) {
 // members tells the engine who has to confirm what may be removed for good.
 func (s *Site) members(ctx context.Context) error {
 	s.mu.Lock()
-	var list []engine.EndpointID
+	list := slices.Clone(s.others)
 	for id, p := range s.pairs {
 		if !p.record.Dissolved {
 			list = append(list, id)
