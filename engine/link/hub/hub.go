@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -200,8 +199,6 @@ func (h *Hub) connectOptions() ([]nats.Option, error) {
 
 // note keeps why this node is not on the hub.
 func (h *Hub) note(err error) {
-	var refused net.Error
-	_ = errors.As(err, &refused)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if text := err.Error(); text != h.failure {
@@ -220,13 +217,13 @@ func (h *Hub) keep() {
 		if h.ctx.Err() != nil {
 			return
 		}
-		if err == nil || errors.Is(err, errMoved) {
+		if err == nil || errors.Is(err, errMoved) || errors.Is(err, errBroken) {
 			pause = first
 		}
 		if errors.Is(err, ErrTwin) {
 			pause = last // it will not be otherwise soon
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, errBroken) { // that was noted when it broke
 			h.note(err)
 		}
 		select {

@@ -466,16 +466,20 @@ func TestChunksAreAskedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.e.WriteState(t.Context(), engine.Write{Ops: []engine.Op{{Register: "file", Kind: engine.OpPut, Value: v}}}); err != nil {
+	if _, err := a.e.WriteState(t.Context(), engine.Write{Ops: []engine.Op{{Register: "file", Kind: engine.OpPut, Field: "content", Value: v}}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, st := range list[1:] {
 		until(t, st.name+" has the file", func() bool {
 			b, err := st.e.ReadState(t.Context(), "file")
-			if err != nil || b.Value.IsAbsent() {
+			if err != nil {
 				return false
 			}
-			missing, err := st.e.MissingChunks(b.Value)
+			value, there := b.Value.Member("content")
+			if !there {
+				return false
+			}
+			missing, err := st.e.MissingChunks(value)
 			return err == nil && len(missing) == 0
 		})
 	}
@@ -510,10 +514,10 @@ func TestAClockTenYearsAhead(t *testing.T) {
 		s, err := a.e.Summary(t.Context())
 		return err == nil && s.Heard.Time().Before(time.Now().Add(2*time.Minute))
 	})
-	status, err := a.hub.Status(t.Context())
-	if err != nil || !slices.ContainsFunc(status, func(s link.Status) bool { return s.Name == "wild" && s.Skew > 9*365*24*time.Hour }) {
-		t.Errorf("nobody is said to be ahead: %+v, %v", status, err)
-	}
+	until(t, "it is said who is ahead", func() bool {
+		status, err := a.hub.Status(t.Context())
+		return err == nil && slices.ContainsFunc(status, func(s link.Status) bool { return s.Name == "wild" && s.Skew > 9*365*24*time.Hour })
+	})
 }
 
 // A node that was set back to an older state takes what it told before it goes on telling.

@@ -141,11 +141,14 @@ func (r *round) publish() error {
 		return err
 	}
 	for {
-		at := r.h.e.Place()
-		if told, err = r.publishBehind(told, &place); err != nil {
+		end := r.h.e.Place()
+		if told, err = r.publishBehind(told, &place, end); err != nil {
 			return err
 		}
-		if r.h.e.Await(r.ctx, at) != nil {
+		if place != end && r.ctx.Err() == nil {
+			continue // the log was trimmed while it was read
+		}
+		if r.h.e.Await(r.ctx, end) != nil {
 			return nil
 		}
 	}
@@ -161,13 +164,15 @@ func (r *round) pause(d time.Duration) bool {
 }
 
 // publishBehind tells what there is behind a place.
-func (r *round) publishBehind(told engine.QStateVector, place *engine.Cursor) (engine.QStateVector, error) {
+func (r *round) publishBehind(told engine.QStateVector, place *engine.Cursor, end engine.Cursor) (engine.QStateVector, error) {
 	h := r.h
 	// What others wrote meanwhile is skipped without being read.
 	own, err := h.e.Summary(r.ctx)
 	if err != nil {
 		return told, err
 	}
+	// What the log has no more can't be told: who lacks it asks a member, and gets the state.
+	trimmed := h.e.Trimmed()
 	has := make(engine.QStateVector, 0, len(own.Vector))
 	for _, d := range own.Vector {
 		if h.e.Own(d.Origin) {
@@ -177,7 +182,7 @@ func (r *round) publishBehind(told engine.QStateVector, place *engine.Cursor) (e
 			has = append(has, d)
 		}
 	}
-	end := h.e.Place()
+	has = has.Join(trimmed)
 	b := &batch{from: r.from}
 	size := 0
 	var at engine.Cursor
@@ -199,8 +204,8 @@ func (r *round) publishBehind(told engine.QStateVector, place *engine.Cursor) (e
 		return nil
 	}
 	for c, err := range h.e.Candidates(r.ctx, has, *place) {
-		if errors.Is(err, engine.ErrTrimmed) {
-			return told, fmt.Errorf("the log was trimmed while it was read: %w", err)
+		if errors.Is(err, engine.ErrTrimmed) { // while it was read
+			return told, flush()
 		}
 		if err != nil {
 			return told, err
