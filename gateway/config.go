@@ -21,6 +21,7 @@ type Config struct {
 	Access   []AccessBlock
 	Daemon   DaemonBlock
 	Sites    SitesBlock
+	Hubs     []HubBlock // of domains that ride on NATS
 	Log      LogBlock
 	MinFree  uint64        // bytes; below it writes are refused
 	Drain    time.Duration // how long stopping may take

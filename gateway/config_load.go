@@ -170,6 +170,7 @@ var rootSchema = diag.Schema{
 		{Type: "access", Labels: []string{"register"}},
 		{Type: "daemon", Once: true},
 		{Type: "sites", Once: true},
+		{Type: "domain", Labels: []string{"name"}},
 		{Type: "log", Once: true},
 	},
 }
@@ -219,6 +220,8 @@ func (l *loader) gateway(body *hclsyntax.Body) {
 			l.daemon(b)
 		case "sites":
 			l.sites(b)
+		case "domain":
+			l.hub(b)
 		case "log":
 			l.log(b)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spooksystems/gateway/daemonclient/wire"
+	"github.com/spooksystems/gateway/engine"
 	pairlink "github.com/spooksystems/gateway/engine/link"
 )
 
@@ -34,6 +35,7 @@ type SiteStatus struct {
 	Root        string    `json:"root,omitempty"` // over its registers, as it last said
 	Level       bool      `json:"level"`          // it knows the same candidates as this gateway
 	Heard       time.Time `json:"heard,omitzero"`
+	Via         string    `json:"via"`           // pair, hub
 	SkewMS      int64     `json:"clock_skew_ms"` // how far its clock is ahead of this one
 	LastError   string    `json:"last_error,omitempty"`
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
@@ -53,13 +55,14 @@ type Sites struct {
 	Endpoint string       `json:"endpoint"` // this gateway's
 	Root     string       `json:"root"`
 	Listen   string       `json:"listen,omitempty"` // where other sites call
+	Hub      *HubStatus   `json:"hub,omitempty"`    // none: the domain is on none
 	Sites    []SiteStatus `json:"sites"`
 	Offers   []OpenOffer  `json:"offers"`
 }
 
 func siteStatus(s *pairlink.Status) SiteStatus {
 	out := SiteStatus{
-		Name: s.Name, Endpoint: hex.EncodeToString(s.Endpoint[:]), State: string(s.State), Since: s.Since, Made: s.Made, Address: s.Address, Remote: s.Remote,
+		Via: "pair", Name: s.Name, Endpoint: hex.EncodeToString(s.Endpoint[:]), State: string(s.State), Since: s.Since, Made: s.Made, Address: s.Address, Remote: s.Remote,
 		LacksThere: s.LacksThere, LacksHere: s.LacksHere, Flying: s.Unacknowledged, BytesIn: s.Figures.BytesIn, BytesOut: s.Figures.BytesOut,
 		In: s.Figures.CandidatesIn, Out: s.Figures.CandidatesOut, Registers: s.Figures.RegistersIn, States: s.Figures.States, Connections: s.Sessions,
 		Level: s.Level, Heard: s.Heard, SkewMS: s.Skew.Milliseconds(), LastError: s.Failure, LastErrorAt: s.Failed,
@@ -86,6 +89,9 @@ func (g *Gateway) sitesOf(ctx context.Context, d *domain) (*Sites, error) {
 	}
 	for i := range list {
 		out.Sites = append(out.Sites, siteStatus(&list[i]))
+	}
+	if err := addHub(ctx, d, out); err != nil {
+		return nil, err
 	}
 	for _, o := range d.site.Offers() {
 		out.Offers = append(out.Offers, OpenOffer{o.ID, o.Name, o.Made, o.Expires})
@@ -175,7 +181,13 @@ func (g *Gateway) callPairWithdraw(ctx context.Context, s *session, params json.
 }
 
 func (g *Gateway) callPairDissolve(ctx context.Context, s *session, params json.RawMessage) (any, error) {
-	return g.callPair(s, params, "site", func(site *pairlink.Site, name string) error { return site.Dissolve(ctx, name) })
+	return g.callPair(s, params, "site", func(site *pairlink.Site, name string) error {
+		err := site.Dissolve(ctx, name)
+		if errors.Is(err, engine.ErrNotFound) && s.domain.hub != nil {
+			return s.domain.hub.Forget(ctx, name)
+		}
+		return err
+	})
 }
 
 func (g *Gateway) callPair(s *session, params json.RawMessage, member string, do func(*pairlink.Site, string) error) (any, error) {
@@ -219,6 +231,9 @@ func (g *Gateway) callVerify(ctx context.Context, s *session, params json.RawMes
 		return nil, err
 	}
 	c, err := site.Compare(ctx, name)
+	if errors.Is(err, engine.ErrNotFound) && s.domain.hub != nil {
+		c, err = s.domain.hub.Compare(ctx, name)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/spooksystems/gateway/engine"
 	pairlink "github.com/spooksystems/gateway/engine/link"
+	"github.com/spooksystems/gateway/engine/link/hub"
+	"github.com/spooksystems/gateway/engine/link/hub/embedded"
 	"github.com/spooksystems/gateway/mapping"
 	"github.com/spooksystems/gateway/wrappers"
 )
@@ -27,6 +29,9 @@ type domain struct {
 	book  toldBook
 	twins *twins
 	site  *pairlink.Site // nil until it is opened
+	dir   string
+	hub   *hub.Hub         // nil: it is on none
+	own   *embedded.Server // the hub that this process runs; nil: none
 }
 
 // domains are those of a gateway, the default one first. They are fixed while it runs.
@@ -86,7 +91,7 @@ func openDomains(data string, names []string, options func(dir string) engine.Op
 			}
 			return nil, fmt.Errorf("%s: %w", places[n], err)
 		}
-		list = append(list, &domain{name: n, store: store})
+		list = append(list, &domain{name: n, store: store, dir: places[n]})
 	}
 	return list, nil
 }

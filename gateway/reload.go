@@ -149,10 +149,10 @@ func (g *Gateway) fixed(old, config *Config) (found diag.Diagnostics) {
 		found = append(found, failure("GW050", "a reload can't change data or domains",
 			fmt.Sprintf("They are fixed while the gateway runs, at %s and %s. Restart it.", old.Data, quoted(old.Domains))))
 	}
-	if old.Daemon != config.Daemon || old.Sites != config.Sites || old.MinFree != config.MinFree {
+	if old.Daemon != config.Daemon || old.Sites != config.Sites || !equalHubs(old.Hubs, config.Hubs) || old.MinFree != config.MinFree {
 		found = append(found, &diag.Diagnostic{
 			Code: "GW051", Severity: diag.Warning, Summary: "this takes effect at the next start",
-			Detail: "The daemon and sites blocks and min_free stay as they were until the gateway is restarted.",
+			Detail: "The daemon, sites and domain blocks and min_free stay as they were until the gateway is restarted.",
 		})
 	}
 	return found

@@ -102,6 +102,22 @@ var attributeForms = map[string]map[string]mapping.AttributeForm{
 		"listen":  {Type: "host:port, or unix:/path", Doc: "where other gateways call; without it this one calls them"},
 		"address": {Type: "host:port, or unix:/path", Doc: "what invitations name; default listen, where that is one address"},
 	},
+	"domain": {
+		"nats":        {Type: "list of URLs", Doc: "the servers of the NATS that the domain rides on: nats://, tls://, ws:// or wss://"},
+		"embedded":    {Type: "bool", Default: "false", Doc: "this process runs the hub itself"},
+		"listen":      {Type: "host:port", Doc: "where an embedded hub is reached by other gateways; without it by this one alone"},
+		"leaf":        {Type: "host:port", Doc: "where an embedded hub takes in leaf nodes"},
+		"credentials": {Type: "path", Doc: "a file with a user's JWT and seed"},
+		"nkey":        {Type: "path", Doc: "a file with a user's seed"},
+		"token":       {Type: "secret", Doc: "shown to the hub; of an embedded one, asked of others"},
+		"user":        {Type: "string", Doc: "shown to the hub; of an embedded one, asked of others"},
+		"password":    {Type: "secret", Doc: "the user's"},
+		"jetstream":   {Type: "string", Doc: "the JetStream domain of the hub, where a leaf node with a JetStream of its own lies between"},
+		"max_age":     {Type: "duration", Default: "7d", Doc: "how long the hub keeps what was written, where this gateway makes the stream"},
+		"max_bytes":   {Type: "size", Default: "1GiB", Doc: "how much of it"},
+		"replicas":    {Type: "number", Default: "1", Doc: "on how many servers of a cluster, 1, 3 or 5"},
+		"forget":      {Type: "duration", Default: "30d", Doc: "after what absence a member is waited for no more"},
+	},
 	"log": {
 		"level":  {Type: "string", Default: "info", Values: []string{"debug", "info", "warn", "error"}, Doc: "what is logged"},
 		"format": {Type: "string", Default: "text", Values: []string{"text", "json"}, Doc: "how"},
@@ -114,13 +130,16 @@ func Describe(protocols []wrappers.Protocol) Schema {
 	s.Gateway = mapping.Form(diag.Block{}, rootSchema, attributeForms[""])
 	for _, b := range rootSchema.Blocks {
 		schemas := map[string]diag.Schema{"wrapper": wrapperSchema(&wrappers.Protocol{}), "user": userSchema, "group": groupSchema,
-			"access": accessSchema, "daemon": daemonSchema, "sites": sitesSchema, "log": logSchema}
+			"access": accessSchema, "daemon": daemonSchema, "sites": sitesSchema, "domain": hubSchema, "log": logSchema}
 		f := mapping.Form(b, schemas[b.Type], attributeForms[b.Type])
 		if b.Type == "wrapper" {
 			inner := map[string]diag.Schema{"tls": listenTLSSchema, "upstream_tls": dialTLSSchema, "limits": limitsSchema}
 			for _, c := range schemas["wrapper"].Blocks {
 				f.Blocks = append(f.Blocks, mapping.Form(c, inner[c.Type], attributeForms[c.Type]))
 			}
+		}
+		if b.Type == "domain" {
+			f.Blocks = append(f.Blocks, mapping.Form(diag.Block{Type: "tls", Once: true}, hubTLSSchema, attributeForms["tls"]))
 		}
 		s.Gateway.Blocks = append(s.Gateway.Blocks, f)
 	}

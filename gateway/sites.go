@@ -8,18 +8,26 @@ import (
 	"os"
 
 	pairlink "github.com/spooksystems/gateway/engine/link"
+	"github.com/spooksystems/gateway/engine/link/hub"
 )
 
 // openSites begins to keep up the pairs of every domain, and opens the door for those who call.
 func (g *Gateway) openSites(ctx context.Context, block SitesBlock) error {
 	var sites []*pairlink.Site
 	for _, d := range g.domains.list {
-		s, err := pairlink.Open(pairlink.Options{Engine: d.store, Domain: d.name, Log: g.log.With("domain", d.name)})
+		others, err := hub.Known(d.store)
+		if err != nil {
+			return fmt.Errorf("the members of domain %q: %w", d.name, err)
+		}
+		s, err := pairlink.Open(pairlink.Options{Engine: d.store, Domain: d.name, Log: g.log.With("domain", d.name), Others: others})
 		if err != nil {
 			return fmt.Errorf("the pairs of domain %q: %w", d.name, err)
 		}
 		d.site = s
 		sites = append(sites, s)
+	}
+	if err := g.openHubs(ctx); err != nil {
+		return err
 	}
 	if block.Listen == "" {
 		return nil
@@ -51,6 +59,7 @@ func (g *Gateway) closeSites() error {
 			_ = os.Remove(a.String())
 		}
 	}
+	err = errors.Join(err, g.closeHubs())
 	for _, d := range g.domains.list {
 		if d.site != nil {
 			err = errors.Join(err, d.site.Close())

@@ -143,7 +143,7 @@ Exit codes: 0 done; 1 error; 2 wrong usage, or of plan that something is deleted
 		{"state", explainVerb}, {"state", revertVerb}, {"state", pendingVerb}, {"state", collapseVerb},
 		{"operate", statusVerb}, {"operate", tapVerb}, {"operate", recordVerb}, {"operate", parkedVerb}, {"operate", retryVerb}, {"operate", dropVerb},
 		{"operate", accessVerb}, {"operate", approveVerb},
-		{"operate", pairVerb}, {"operate", sitesVerb}, {"operate", verifyVerb},
+		{"operate", pairVerb}, {"operate", sitesVerb}, {"operate", verifyVerb}, {"operate", natsVerb},
 		{"operate", backupVerb}, {"operate", restoreVerb},
 		{"", versionVerb}, {"", manVerb},
 	}

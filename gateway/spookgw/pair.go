@@ -161,10 +161,12 @@ func pairWithdrawVerb(a *app) *cobra.Command {
 func pairDissolveVerb(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "dissolve SITE",
-		Short: "End a pair for good",
+		Short: "End a pair for good, or forget a member of the hub",
 		Long: `Ends the pair with a site, by its name or the beginning of its endpoint. Both keep what they hold, and
 neither is told anything more. The other side ends it too, as soon as it hears of it. To pair them again takes
-a new invitation.`,
+a new invitation.
+
+A member that was heard on the domain's hub is waited for no more; if it is heard again, it is a member again.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.pairCall(c, "pairDissolve", map[string]any{"site": args[0]}, "dissolved")
@@ -214,8 +216,13 @@ States: accepted (never connected yet), reentangling (connected, what each lacks
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.withSites(c, func(s *gateway.Sites) error {
 				fmt.Fprintf(a.out, "%s\tendpoint %.16s\troot %.16s\n", s.Domain, s.Endpoint, s.Root)
+				if s.Hub != nil {
+					a.showHub(s.Hub)
+				}
 				if len(s.Sites) == 0 {
-					a.say("no pairs: `spookgw pair` makes one")
+					if s.Hub == nil {
+						a.say("no pairs: `spookgw pair` makes one")
+					}
 					return nil
 				}
 				w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)

@@ -20,6 +20,7 @@ wrk:wrk
 curl:curl
 psql:postgresql-client
 pgbench:postgresql
+nats-server:nats-server
 /usr/lib/python3/dist-packages/psycopg2/__init__.py:python3,python3-psycopg2
 /usr/lib/python3/dist-packages/psycopg/__init__.py:python3,python3-psycopg
 /usr/lib/python3/dist-packages/sqlalchemy/__init__.py:python3,python3-sqlalchemy
