@@ -139,7 +139,7 @@ func Describe(protocols []wrappers.Protocol) Schema {
 			}
 		}
 		if b.Type == "domain" {
-			f.Blocks = append(f.Blocks, mapping.Form(diag.Block{Type: "tls", Once: true}, hubTLSSchema, attributeForms["tls"]))
+			f.Blocks = append(f.Blocks, mapping.Form(diag.Block{Type: "tls", Once: true}, hubTLSSchema, attributeForms["upstream_tls"]))
 		}
 		s.Gateway.Blocks = append(s.Gateway.Blocks, f)
 	}

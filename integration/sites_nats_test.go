@@ -183,7 +183,7 @@ func TestSitesNATS(t *testing.T) {
 func TestSitesNATSClone(t *testing.T) {
 	h := newHub(t, spookgwNATS(t))
 	list := newMembers(t, h, 2)
-	list[0].putSensor("a", 1)
+	list[0].putSensor("own/a", 1)
 	meet(t, "at first", list...)
 	list[0].stop(t)
 	clone := newGateway(t, list[0].wrappers, sensorMapping)
@@ -196,8 +196,8 @@ func TestSitesNATSClone(t *testing.T) {
 	clone.start()
 	told := func(g *spookgw) bool { return strings.Contains(g.cli("status", "--json"), `"clone"`) }
 	eventually(t, "both are told", func() bool { return told(clone) && told(list[0]) })
-	list[0].putSensor("a", 2)
-	eventually(t, "the first goes on", func() bool { return list[1].read("site/a") == `{"value":2}` })
+	list[0].putSensor("own/a", 2)
+	eventually(t, "the first goes on", func() bool { return list[1].read("site/own/a") == `{"value":2}` })
 	var s struct {
 		Hub struct {
 			State     string `json:"state"`
@@ -213,17 +213,17 @@ func TestSitesNATSClone(t *testing.T) {
 func TestSitesNATSServer(t *testing.T) {
 	h := newHub(t, natsServer(t))
 	list := newMembers(t, h, 2)
-	list[0].putSensor("a", 1)
+	list[0].putSensor("own/a", 1)
 	meet(t, "at first", list...)
 	h.kill()
-	list[0].putSensor("a", 2)
-	list[1].putSensor("b", 3)
+	list[0].putSensor("own/a", 2)
+	list[1].putSensor("own/b", 3)
 	h.start()
 	meet(t, "after a restart", list...)
 	h.wipe()
-	list[1].putSensor("c", 4)
+	list[1].putSensor("own/c", 4)
 	meet(t, "after its disk was lost", list...)
-	if got := list[0].read("site/c"); got != `{"value":4}` {
+	if got := list[0].read("site/own/c"); got != `{"value":4}` {
 		t.Errorf("c is %q", got)
 	}
 }

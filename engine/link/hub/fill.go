@@ -121,14 +121,20 @@ func (r *round) whom(candidates bool) *member {
 func (r *round) ask(m *member) error {
 	h := r.h
 	quiet := 0
+	h.mu.Lock()
+	run := m.origin
+	h.mu.Unlock()
 	err := r.talk(r.ctx, m, func(s *link.Session) (bool, error) {
-		if !s.Level() || s.Waiting() > 0 {
+		h.mu.Lock()
+		theirs, gone := m.vector, m.origin != run || m.state == link.Decohered
+		h.mu.Unlock()
+		switch {
+		case gone: // the session would find out by its patience
+			return false, errGone
+		case !s.Level() || s.Waiting() > 0:
 			quiet = 0
 			return false, nil
 		}
-		h.mu.Lock()
-		theirs := m.vector
-		h.mu.Unlock()
 		lacking, err := h.e.Lacking(theirs)
 		if err != nil || lacking > 0 {
 			return false, err

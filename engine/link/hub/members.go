@@ -204,6 +204,7 @@ func (h *Hub) pulseCame(ctx context.Context, p *pulse) error {
 	if p.origin != was {
 		m.former = was
 	}
+	greet := (p.origin != was || m.state == link.Decohered) && !p.leaving
 	twins := p.origin != was && p.origin == former && former != (engine.OriginID{})
 	m.at, m.tick, m.absent, m.skew = now, time.Now(), 0, time.UnixMilli(p.wall).Sub(now)
 	m.last, m.origin, m.root, m.digest = p, p.origin, p.root, p.digest
@@ -215,12 +216,29 @@ func (h *Hub) pulseCame(ctx context.Context, p *pulse) error {
 		h.moveMember(m, link.Reentangling)
 	}
 	h.mu.Unlock()
+	if greet { // it has not heard this node yet
+		h.hurry()
+	}
 	if twins { // runs that are over do not come back
 		if err := h.e.Twins(ctx, p.endpoint, was, p.origin); err != nil {
 			return err
 		}
 	}
 	return h.learn(ctx, m, p)
+}
+
+// hurry has the next heartbeat said soon.
+func (h *Hub) hurry() {
+	h.mu.Lock()
+	r := h.round
+	h.mu.Unlock()
+	if r == nil {
+		return
+	}
+	select {
+	case r.beat <- struct{}{}:
+	default:
+	}
 }
 
 // learn takes what a heartbeat says of a member's vector.
