@@ -84,7 +84,10 @@ func (h *Hub) run(ctx context.Context, l *line, s *link.Session, wake <-chan str
 	defer cancel(nil)
 	defer l.close()
 	var wait sync.WaitGroup
+	var one sync.Mutex
 	look := func() {
+		one.Lock()
+		defer one.Unlock()
 		if done, err := step(); err != nil {
 			cancel(err)
 		} else if done {

@@ -109,6 +109,15 @@ func (s *Server) Addr() net.Addr {
 	return nil
 }
 
+// Leaf is where it takes in leaf nodes; nil if it does not.
+func (s *Server) Leaf() net.Addr {
+	v, err := s.s.Varz(nil)
+	if err != nil || v.LeafNode.Port == 0 {
+		return nil
+	}
+	return &net.TCPAddr{IP: net.ParseIP(v.LeafNode.Host), Port: v.LeafNode.Port}
+}
+
 // URL is where clients reach it.
 func (s *Server) URL() string { return s.s.ClientURL() }
 
