@@ -3,11 +3,13 @@ package hub
 import (
 	"net"
 	"net/url"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/engine/link/hub/embedded"
 )
 
@@ -15,20 +17,22 @@ import (
 // they meet again.
 func TestALeafNode(t *testing.T) {
 	c := &centre{t: t, dir: t.TempDir(), addr: "127.0.0.1:0"}
-	s, err := embedded.Start(embedded.Options{Dir: c.dir, Listen: c.addr, Leaf: "127.0.0.1:0"})
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := free.Addr().String()
+	_ = free.Close()
+	s, err := embedded.Start(embedded.Options{Dir: c.dir, Listen: c.addr, Leaf: at})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.s, c.addr = s, s.Addr().String()
 	t.Cleanup(c.stop)
-	at := s.Leaf()
-	if at == nil {
-		t.Fatal("it takes in no leaf node")
-	}
 	leaf := func(port int) *server.Server {
 		l, err := server.NewServer(&server.Options{
 			ServerName: "leaf", Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true,
-			LeafNode: server.LeafNodeOpts{ReconnectInterval: 100 * time.Millisecond, Remotes: []*server.RemoteLeafOpts{{URLs: []*url.URL{{Scheme: "nats", Host: at.String()}}}}},
+			LeafNode: server.LeafNodeOpts{ReconnectInterval: 100 * time.Millisecond, Remotes: []*server.RemoteLeafOpts{{URLs: []*url.URL{{Scheme: "nats", Host: at}}}}},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -37,12 +41,13 @@ func TestALeafNode(t *testing.T) {
 		if !l.ReadyForConnections(30 * time.Second) {
 			t.Fatal("the leaf node does not start")
 		}
+		until(t, "the leaf node is on the hub", func() bool { return l.NumLeafNodes() == 1 })
 		return l
 	}
 	l := leaf(server.RANDOM_PORT)
 	port := l.Addr().(*net.TCPAddr).Port
 	behind := &centre{t: t, addr: l.Addr().String()}
-	a, b := newStation(t, behind, "leaf-a", nil), newStation(t, behind, "leaf-b", nil)
+	a, b := behind.station("leaf-a"), behind.station("leaf-b")
 	direct := newStation(t, c, "direct", nil)
 	a.put("a", 1)
 	direct.put("d", 2)
@@ -57,4 +62,13 @@ func TestALeafNode(t *testing.T) {
 	if !b.has("a", 3) || !b.has("d", 4) {
 		t.Error("something is missing")
 	}
+}
+
+// station is a node that reaches the hub's JetStream by its domain.
+func (c *centre) station(name string) *station {
+	c.t.Helper()
+	st := &station{t: c.t, name: name, centre: c, open: engine.Options{Dir: filepath.Join(c.t.TempDir(), "data")}, change: func(o *Options) { o.JetStream = embedded.Domain }}
+	st.start()
+	c.t.Cleanup(st.stop)
+	return st
 }

@@ -31,6 +31,9 @@ type Options struct {
 // A Server is a hub that runs.
 type Server struct{ s *server.Server }
 
+// Domain is the JetStream domain that it is in: what gateways behind a leaf node reach it by.
+const Domain = "hub"
+
 const readyWithin = 30 * time.Second
 
 // Start starts a hub, and returns when it can be used.
@@ -42,7 +45,7 @@ func Start(o Options) (*Server, error) {
 		o.MaxBytes = 2 << 30
 	}
 	so := &server.Options{
-		ServerName: "spookgw-hub", JetStream: true, StoreDir: o.Dir, JetStreamMaxStore: o.MaxBytes, JetStreamMaxMemory: 64 << 20,
+		ServerName: "spookgw-hub", JetStream: true, JetStreamDomain: Domain, StoreDir: o.Dir, JetStreamMaxStore: o.MaxBytes, JetStreamMaxMemory: 64 << 20,
 		NoSigs: true, MaxPayload: 1 << 20, PingInterval: 5 * time.Second, MaxPingsOut: 2, WriteDeadline: 10 * time.Second,
 	}
 	if o.Listen == "" {
@@ -107,15 +110,6 @@ func (s *Server) Addr() net.Addr {
 		return a
 	}
 	return nil
-}
-
-// Leaf is where it takes in leaf nodes; nil if it does not.
-func (s *Server) Leaf() net.Addr {
-	v, err := s.s.Varz(nil)
-	if err != nil || v.LeafNode.Port == 0 {
-		return nil
-	}
-	return &net.TCPAddr{IP: net.ParseIP(v.LeafNode.Host), Port: v.LeafNode.Port}
 }
 
 // URL is where clients reach it.
