@@ -86,6 +86,7 @@ func (r *round) consume() error {
 		}
 	}()
 	var p puzzle
+	var synced func() error // of what was taken last
 	for {
 		m, open := <-arrived
 		if !open {
@@ -114,6 +115,14 @@ func (r *round) consume() error {
 		if err == nil {
 			err = r.take(&t)
 		}
+		// The sync of one overlaps with the taking of the next; when nothing more is there it is waited for at once.
+		if before := synced; err == nil && before != nil {
+			err = before()
+		}
+		if synced = t.wait; err == nil && synced != nil && len(arrived) == 0 {
+			err = synced()
+			synced = nil
+		}
 		if err != nil {
 			return err
 		}
@@ -129,6 +138,7 @@ type taking struct {
 	bytes   int
 	upTo    uint64 // in the stream
 	pending uint64 // messages behind
+	wait    func() error
 }
 
 // gather takes one message apart. What can't be understood is logged and left: whoever wrote it, no other waits for it.
@@ -185,7 +195,8 @@ const fullPause = 250 * time.Millisecond
 func (r *round) take(t *taking) error {
 	h := r.h
 	for len(t.raw) > 0 {
-		got, err := h.e.Receive(r.ctx, t.raw...)
+		got, wait, err := h.e.Take(r.ctx, t.raw...)
+		t.wait = wait
 		if errors.Is(err, engine.ErrInvalid) {
 			// One of them is no candidate: those behind it are looked at one by one.
 			h.o.Log.Warn("hub: a candidate that can't be understood", "sequence", t.upTo, "error", err)
