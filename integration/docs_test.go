@@ -195,7 +195,7 @@ func (b block) place() string { return b.file + ":" + itoa(b.line) }
 
 // Top-level words of the two kinds of HCL file.
 var (
-	gatewayWords = []string{"data", "domains", "mappings", "wrapper", "daemon", "sites", "user", "access", "group", "log", "min_free", "drain"}
+	gatewayWords = []string{"data", "domains", "mappings", "wrapper", "daemon", "sites", "domain", "user", "access", "group", "log", "min_free", "drain"}
 	mappingWords = []string{"register", "bind", "ignore", "test"}
 )
 
