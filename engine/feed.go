@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -148,6 +149,28 @@ func (f *feed) next(after uint64) <-chan struct{} {
 		f.more = make(chan struct{})
 	}
 	return f.more
+}
+
+// reach waits until a commit is published.
+func (f *feed) reach(ctx context.Context, ordinal uint64) error {
+	for {
+		at := f.published.Load()
+		if at >= ordinal {
+			return nil
+		}
+		news := f.next(at)
+		if news == nil {
+			if f.published.Load() == at {
+				return ErrClosed
+			}
+			continue
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // shut wakes everybody, for good.

@@ -153,6 +153,8 @@ func (e *Engine) names(prefix, after string) iter.Seq2[store.Row, error] {
 	return e.scan(lower, upper, false)
 }
 
+// listChunk shows registers as of one commit. What the storage has and no reader may see yet is waited for: showing what was
+// before it instead, register by register, would show a write to several in part, as it may be published in between.
 func (e *Engine) listChunk(ctx context.Context, prefix, after string) (blocks []StateBlock, last string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
@@ -161,33 +163,62 @@ func (e *Engine) listChunk(ctx context.Context, prefix, after string) (blocks []
 		return nil, "", err
 	}
 	defer e.leave()
-	published, n := e.feed.published.Load(), 0
+	var newest uint64
+	var versions []*version
+	n := 0
 	f := Filter{Prefix: prefix}
 	for row, err := range e.names(prefix, after) {
 		if err != nil {
-			return blocks, "", err
+			return nil, "", err
 		}
 		name := store.RegisterName(row.Key)
 		if f.Matches(name) && !strings.HasPrefix(name, lattice.UnitPrefix) {
 			v, err := e.parse(name, row.Value)
-			var b StateBlock
-			if err == nil && (v.ordinal > published || e.unitOf(v) != "") {
-				b, err = e.shown(name)
-			} else if err == nil {
-				b = e.sight(v).block
-			}
 			if err != nil {
-				return blocks, "", err
+				return nil, "", err
 			}
-			if b.Exists {
-				blocks = append(blocks, b)
-			}
+			versions = append(versions, v)
+			newest = max(newest, v.ordinal)
 		}
 		if n++; n == chunk {
-			return blocks, name, nil
+			last = name
+			break
 		}
 	}
-	return blocks, "", nil
+	if err := e.feed.reach(ctx, newest); err != nil {
+		return nil, "", err
+	}
+	units := map[string]*version{}
+	for _, v := range versions {
+		b, err := e.listed(v, units)
+		if err != nil {
+			return blocks, "", err
+		}
+		if b.Exists {
+			blocks = append(blocks, b)
+		}
+	}
+	return blocks, last, nil
+}
+
+// listed is what readers see of a version, and of those of its group, all at the same state of the group.
+func (e *Engine) listed(v *version, units map[string]*version) (StateBlock, error) {
+	name := e.unitOf(v)
+	if name == "" {
+		return e.sight(v).block, nil
+	}
+	unit, known := units[name]
+	if !known {
+		var err error
+		if unit, err = e.committed(name); err != nil {
+			return StateBlock{Register: v.name}, err
+		}
+		units[name] = unit
+	}
+	if unit == nil {
+		return StateBlock{Register: v.name}, nil
+	}
+	return e.member(v.name, unit), nil
 }
 
 // History yields what became of one register, newest first unless the query says otherwise.
