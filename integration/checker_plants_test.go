@@ -40,7 +40,7 @@ func bookPlay(t *testing.T, script string) *siteBook {
 				}
 				shown[r] = n
 			}
-			b.looks(site, f[1] == "rests")(shown)
+			b.looks(site, "", f[1] == "rests")(shown)
 		default:
 			t.Fatalf("%q", line)
 		}
@@ -69,6 +69,8 @@ func TestSiteChecker(t *testing.T) {
 		{"back at the other", "a put x 1\nb shows x=1\nb delete x 2\na rests x=1", "resurrected"},
 		{"back after it was gone everywhere", "a put x 1\na delete x 2\nb put y 3\na shows y=3\nb rests x=1 y=3", "resurrected"},
 		{"a delete that did not know of a write", "a put x 1\nb shows x=1\na put x 2\nb delete x 3\na rests x=2\nb rests x=2", ""},
+		{"a write that a delete did not know of brings all back", "b put x 1\na put x 2\na delete x 3\nb rests x=2\na rests x=2", ""},
+		{"one that another delete knew of does not", "b put x 1\na put x 2\na delete x 3\nb delete x 4\nb rests x=2", "resurrected"},
 		{"a write after the delete is lost", "a put x 1\na delete x 2\na put x 3\na shows", "lost"},
 		{"an effect without its cause", "a put x 1\na put y 2\nb shows y=2", "order"},
 		{"with a cause that is too old", "a put x 1\nb shows x=1\na put x 2\na put y 3\nb shows x=1 y=3", "order"},

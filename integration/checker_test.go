@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/bits"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -22,8 +23,9 @@ type siteWrite struct {
 
 // A siteLook is what one site showed at one moment, by register: the values of the writes.
 type siteLook struct {
-	site  int
-	shown map[string]int
+	site   int
+	prefix string // of the names that were looked at
+	shown  map[string]int
 	// final: everybody had rested, so everything that was acknowledged anywhere is to be there.
 	final bool
 }
@@ -57,10 +59,10 @@ func (b *siteBook) begins(site int, deletes bool, registers ...string) (n int, a
 }
 
 // looks notes that a site is about to be looked at; saw, what it showed.
-func (b *siteBook) looks(site int, final bool) (saw func(shown map[string]int)) {
+func (b *siteBook) looks(site int, prefix string, final bool) (saw func(shown map[string]int)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	l := &siteLook{site: site, final: final}
+	l := &siteLook{site: site, prefix: prefix, final: final}
 	b.events = append(b.events, siteEvent{look: l})
 	return func(shown map[string]int) {
 		b.mu.Lock()
@@ -178,17 +180,27 @@ func (b *siteBook) judge(l *siteLook, had, acked writeSet, past []writeSet, begu
 	registers := map[string]bool{}
 	for n := range has.each {
 		for _, r := range b.writes[n-1].registers {
-			registers[r] = true
+			registers[r] = registers[r] || strings.HasPrefix(r, l.prefix)
 		}
 	}
+	// keeps tells whether there is a write that no delete which the site surely has knew of: with it the register stays, as a
+	// whole, also with what the deletes did know.
+	keeps := func(r string) bool {
+		return slices.ContainsFunc(begun[r], func(p *siteWrite) bool {
+			return !p.deletes && !slices.ContainsFunc(begun[r], func(d *siteWrite) bool { return d.deletes && has.has(d.n) && past[d.n].has(p.n) })
+		})
+	}
 	for _, r := range slices.Sorted(maps.Keys(registers)) {
+		if !registers[r] {
+			continue
+		}
 		n, there := l.shown[r]
 		for _, w := range begun[r] {
 			if !has.has(w.n) || w.n == n {
 				continue
 			}
 			if there {
-				if n >= 1 && n <= len(b.writes) && past[w.n].has(n) {
+				if n >= 1 && n <= len(b.writes) && past[w.n].has(n) && !(w.deletes && keeps(r)) {
 					say(kind(r, w), "%s is %d, and it has write %d, which knew that", r, n, w.n)
 					break
 				}
