@@ -10,7 +10,7 @@ FUZZTIME    ?= 10s
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo check lint test peers bench fuzz sim clean
+.PHONY: help build demo check lint test peers bench fuzz sim sites clean
 
 help: ## list the targets
 	@echo 'Spook Gateway. Targets:'
@@ -51,6 +51,9 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 
 sim: ## a million simulated histories of the engine; SEED=N replays one
 	@$(GO) test ./engine/sim -run '^TestSim$$' -v -timeout 0 $(if $(SEED),-seed $(SEED),-histories 1000000)
+
+sites: peers ## two sites with real servers, 50 rounds of random cuts (ROUNDS=50); SEED=N replays
+	@ROUNDS=$(or $(ROUNDS),50) $(if $(SEED),SEED=$(SEED)) $(GO) test -race ./integration -run '^TestSite' -v -timeout 0 -count=1
 
 clean: ## remove what was built
 	rm -rf bin

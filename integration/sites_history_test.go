@@ -188,7 +188,11 @@ func TestSitesHistory(t *testing.T) {
 			}
 		}
 		close(enough)
+		began := time.Now()
 		wait.Wait()
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("an answer took %v", took)
+		}
 		cancel()
 		line.set(false)
 		a.untilReady()
