@@ -75,7 +75,7 @@ func siteStatus(s *pairlink.Status) SiteStatus {
 
 // sitesOf gives the pairs of a domain.
 func (g *Gateway) sitesOf(ctx context.Context, d *domain) (*Sites, error) {
-	status, err := d.store.Status(ctx)
+	own, err := d.store.Summary(ctx) // of what is durable, and so of what readers are shown
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (g *Gateway) sitesOf(ctx context.Context, d *domain) (*Sites, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Sites{Domain: d.name, Endpoint: hex.EncodeToString(status.Endpoint[:]), Root: status.Root, Sites: []SiteStatus{}, Offers: []OpenOffer{}}
+	out := &Sites{Domain: d.name, Endpoint: hex.EncodeToString(own.Endpoint[:]), Root: hex.EncodeToString(own.Root[:]), Sites: []SiteStatus{}, Offers: []OpenOffer{}}
 	if g.siteDoor != nil {
 		out.Listen = g.siteDoor.Addr().String()
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spooksystems/gateway/daemonclient/wire"
 )
@@ -32,7 +33,11 @@ type siteServers struct {
 	broker, sqlPort, ldapPort int
 	pg                        *pgServer
 	dir                       *slapdServer
+	did                       []string // what was done here, in order
 }
+
+// ways are those on which a change is made.
+var ways = []string{"broker", "database", "directory", "MQTT", "SQL", "LDAP"}
 
 const serverWrappers = `
 wrapper "mqtt" "floor" {
@@ -162,6 +167,7 @@ func (s *siteServers) registers() map[string]part {
 // it is done. An empty stock or shelf is left as it is.
 func (s *siteServers) write(way int, id string, p part) {
 	s.t.Helper()
+	s.did = append(s.did, fmt.Sprintf("%s %s = %+v by %s", time.Now().Format(time.StampMilli), id, p, ways[way]))
 	through := way >= 3
 	switch way % 3 {
 	case 0:
@@ -204,6 +210,7 @@ func (s *siteServers) write(way int, id string, p part) {
 
 func (s *siteServers) remove(way int, id string) {
 	s.t.Helper()
+	s.did = append(s.did, fmt.Sprintf("%s %s deleted by %s", time.Now().Format(time.StampMilli), id, ways[way]))
 	through := way >= 3
 	switch way % 3 {
 	case 0:
@@ -248,11 +255,11 @@ func (s *siteServers) modify(through bool, ldif string) (code int, out string) {
 }
 
 // serversAgree waits until both gateways and all six servers hold the same, which holds what is wanted, and gives that.
-func serversAgree(t *testing.T, both [2]*siteServers, wanted func(map[string]part) string) map[string]part {
+func serversAgree(t *testing.T, both [2]*siteServers, wanted func(map[string]part) (id, why string)) map[string]part {
 	t.Helper()
 	names := []string{"registers", "rows", "topics", "entries"}
 	var have [8]map[string]part
-	why := ""
+	wrong, why := "", ""
 	if !within(3*patience, func() bool {
 		for i, s := range both {
 			for j, look := range []func() map[string]part{s.registers, s.rows, s.topics, s.entries} {
@@ -261,14 +268,16 @@ func serversAgree(t *testing.T, both [2]*siteServers, wanted func(map[string]par
 		}
 		for i := range have {
 			if !maps.Equal(have[0], have[i]) {
-				why = "they differ"
+				wrong, why = "", "they differ"
 				return false
 			}
 		}
-		why = wanted(have[0])
+		wrong, why = wanted(have[0])
 		return why == ""
 	}) {
 		all := map[string]bool{}
+		all[wrong] = wrong != ""
+		delete(all, "")
 		for _, h := range have {
 			for id := range h {
 				all[id] = true
@@ -279,16 +288,22 @@ func serversAgree(t *testing.T, both [2]*siteServers, wanted func(map[string]par
 			for _, h := range have {
 				same = same && h[id] == have[0][id]
 			}
-			if same {
+			if same && id != wrong {
 				continue
 			}
 			for i, h := range have {
 				p, ok := h[id]
 				t.Logf("%s: site %d, %s: %+v %v", id, i/4, names[i%4], p, ok)
 			}
-			for _, s := range both {
-				out, _, _ := s.try("explain", "part/"+id)
-				t.Log(out)
+			for i, s := range both {
+				for _, did := range s.did {
+					if strings.Contains(did, " "+id+" ") || strings.HasSuffix(did, "killed") {
+						t.Logf("site %d, %s", i, did)
+					}
+				}
+				explained, _, _ := s.try("explain", "part/"+id)
+				history, _, _ := s.try("history", "part/"+id)
+				t.Logf("site %d says\n%s%s", i, explained, history)
 			}
 		}
 		for _, s := range both {
@@ -354,6 +369,7 @@ func TestSitesServers(t *testing.T) {
 			}
 			if step == killAt {
 				g := both[dice.IntN(2)]
+				g.did = append(g.did, time.Now().Format(time.StampMilli)+" killed")
 				g.kill()
 				g.start()
 				g.stands()
@@ -397,23 +413,23 @@ func TestSitesServers(t *testing.T) {
 			}
 		}
 		line.set(false)
-		settled = serversAgree(t, both, func(have map[string]part) string {
+		settled = serversAgree(t, both, func(have map[string]part) (string, string) {
 			for id, p := range owed {
 				if have[id] != p {
-					return fmt.Sprintf("round %d: %s is %+v, want %+v", round, id, have[id], p)
+					return id, fmt.Sprintf("round %d: %s is %+v, want %+v", round, id, have[id], p)
 				}
 			}
 			for id, parts := range either {
 				if !slices.Contains(parts, have[id]) {
-					return fmt.Sprintf("round %d: %s is %+v, want one of %+v", round, id, have[id], parts)
+					return id, fmt.Sprintf("round %d: %s is %+v, want one of %+v", round, id, have[id], parts)
 				}
 			}
 			for id := range gone {
 				if p, ok := have[id]; ok {
-					return fmt.Sprintf("round %d: %s was deleted, and is %+v", round, id, p)
+					return id, fmt.Sprintf("round %d: %s was deleted, and is %+v", round, id, p)
 				}
 			}
-			return ""
+			return "", ""
 		})
 		wantWinners(t, both[round%2], settled)
 		if t.Failed() {
