@@ -179,6 +179,29 @@ func (b *Baseline) Holds(fields []ShownField, gone bool, tells Carries) bool {
 	return true
 }
 
+// Knows moves what is behind a baseline to a state that Holds says the server shows already: who writes there next has seen
+// all of that state, also candidates that changed nothing of it. It tells whether that is more than before. The receiver's
+// fields are not shared with its copies afterwards.
+func (b *Baseline) Knows(fields []ShownField, st StateBlock) bool {
+	exists, have := &b.Exists, &b.Fields
+	if n := len(b.Sent); n > 0 {
+		b.Sent = slices.Clone(b.Sent)
+		exists, have = &b.Sent[n-1].Exists, &b.Sent[n-1].Fields
+	}
+	moved := false
+	if now := dotsOf(st, Existence); !slices.Equal(*exists, now) {
+		*exists, moved = now, true
+	}
+	*have = slices.Clone(*have)
+	for _, f := range fields {
+		i, ok := slices.BinarySearchFunc(*have, f.Field, func(f BaselineField, s string) int { return strings.Compare(f.Field, s) })
+		if now := dotsOf(st, f.Field); ok && !slices.Equal((*have)[i].Dots, now) {
+			(*have)[i].Dots, moved = now, true
+		}
+	}
+	return moved
+}
+
 // Stored gives the fields of a block in a baseline's form: what whoever reads them has seen.
 func Stored(fields []ShownField, st StateBlock) Sent {
 	s := Sent{Gone: len(fields) == 0, Exists: dotsOf(st, Existence)}

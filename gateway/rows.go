@@ -300,6 +300,9 @@ func (b *writeBack) changedRows(ctx context.Context, d *due, t *mapping.Target, 
 			continue
 		}
 		if !d.force && holdsRow(t.Bind, &base, known, fields, !here) {
+			if here && known && t.Bind.Inward() && base.Knows(fields, st) {
+				l.keepQuietly(l.base.sending(s, base))
+			}
 			continue
 		}
 		if len(base.Sent) >= engine.MaxSent && l.info.Protocol.Feed && !b.lost(d) {

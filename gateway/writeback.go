@@ -230,7 +230,7 @@ func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
 		// Where writes wait, one may have reached the server that came to nothing when it was collapsed.
 		// What the server showed may have come to nothing, too, where the rule of a field has kept another value.
 		heard := d.Cause.Wrapper == b.l.name && b.hears(p.Bind)
-		if (concerns(p.Bind, d) || (p.Bind.Waits() || heard) && p.Bind.Outward() && !d.Pending) && !(d.Snapshot && p.Bind.Events()) {
+		if (concerns(p.Bind, d) || behind(p.Bind, d) || (p.Bind.Waits() || heard) && p.Bind.Outward() && !d.Pending) && !(d.Snapshot && p.Bind.Events()) {
 			s := spot{place{p.Server, p.Address}, d.After.Register}
 			if b.told(s, p.Bind, d) {
 				continue
@@ -296,7 +296,8 @@ func (b *writeBack) told(s spot, bind *mapping.Bind, d *engine.QDelta) bool {
 	if !ok || base.Bind != bind.Hash() || len(base.Sent) > 0 {
 		return false
 	}
-	if _, _, owed := owes(bind, &base, d.After); owed {
+	fields, gone, owed := owes(bind, &base, d.After)
+	if owed || !gone && bind.Inward() && base.Knows(fields, d.After) {
 		return false
 	}
 	b.mu.Lock()
@@ -334,6 +335,12 @@ func concerns(bind *mapping.Bind, d *engine.QDelta) bool {
 		return true
 	}
 	return slices.ContainsFunc(d.Changed, func(c engine.FieldChange) bool { return bind.Carries(c.Field) })
+}
+
+// behind tells whether a delta, of which an address shows nothing, is still something that its server's peers know of when
+// they write there next.
+func behind(bind *mapping.Bind, d *engine.QDelta) bool {
+	return bind.Outward() && bind.Inward() && !bind.Once() && !d.Pending && len(d.Changed) == 0
 }
 
 // errWaits: it is too early to compare a register with its server.

@@ -469,3 +469,49 @@ func TestEventsOfOtherSites(t *testing.T) {
 		})
 	}
 }
+
+// A write at another site that lost against what a server shows changes nothing there, but its peers know of it all the same: what they
+// delete is gone, and stays so.
+func TestDeleteKnowsOfWhatLost(t *testing.T) {
+	w := newWorld(t, ovens, relayDocs(), virtualTalk())
+	d := newDocServer(t, w.door("docs"), nil)
+	other, err := engine.Open(engine.Options{Dir: "data", FS: vfs.NewMem(), MinFree: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	tell := func(from, to *engine.Engine) {
+		t.Helper()
+		has, err := to.Summary(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for c, err := range from.Candidates(t.Context(), has.Vector, engine.Cursor{}) {
+			if err == nil {
+				_, err = to.Receive(t.Context(), c.Raw)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// Neither knows of the other, and this one is later.
+	if _, err := other.WriteState(t.Context(), engine.Write{Ops: []engine.Op{{Register: "oven/1", Kind: engine.OpPut, Field: "value", Value: lattice.Int(1)}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.client(t.Context(), wrappers.Put, "/oven/1", `{"value":2}`); err != nil {
+		t.Fatal(err)
+	}
+	tell(other, w.store)
+	w.until("all is looked at", func() bool { r, err := w.Resting(t.Context()); return r && err == nil })
+	if got := w.value("oven/1"); got != `{"value":2}` {
+		t.Fatalf("the register has %s", got)
+	}
+	if err := d.client(t.Context(), wrappers.Delete, "/oven/1", ""); err != nil {
+		t.Fatal(err)
+	}
+	w.until("all is looked at", func() bool { r, err := w.Resting(t.Context()); return r && err == nil })
+	if got, doc := w.value("oven/1"), d.doc("/oven/1"); got != "gone" || doc != "" {
+		t.Errorf("after the delete the register has %q, the server %q", got, doc)
+	}
+}
