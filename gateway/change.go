@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"math"
@@ -214,10 +215,11 @@ func (b *writeBack) undecided(ctx context.Context, register string, base *engine
 }
 
 // here tells whether what can't be done twice is this gateway's to do for a change: of those that share the register it
-// is the one through which the change was made, unless the bind names another. What a state brought, as a whole, was made
+// is the one through which the change was made, unless the bind names another, or the wrapper the one that alone is attached to
+// its server. What a state brought, as a whole, was made
 // elsewhere.
 func (b *writeBack) here(bind *mapping.Bind, q *engine.QDelta) bool {
-	switch site := bind.Site(); {
+	switch site := cmp.Or(bind.Site(), b.l.info.Feed); {
 	case site != "":
 		return site == b.l.site
 	case q.Dot.IsZero():

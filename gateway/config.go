@@ -82,6 +82,7 @@ func (w *WrapperBlock) link() LinkInfo {
 	return LinkInfo{
 		Protocol: p, Name: w.Name, Relay: w.Relay(), Attached: w.Attached(),
 		CaptureWait: w.CaptureWait, Anonymous: w.Anonymous,
+		Feed: w.Feed,
 	}
 }
 

@@ -66,6 +66,8 @@ type LinkInfo struct {
 	Name     string
 	Relay    bool // listen and upstream
 	Attached bool // upstream alone
+	// Feed names the gateway that attends to the server, of several that could; "": this one.
+	Feed string
 	// CaptureWait bounds how long a relay's peer waits for the feed.
 	CaptureWait time.Duration
 	// Access of peers nobody authenticated, in a virtual wrapper; AnonymousSet: the users decide otherwise.
