@@ -39,6 +39,7 @@ var parts = []part{
 	{"scale", nil, scale},
 	{"mapping", nil, mapping},
 	{"durable", nil, durable},
+	{"sites", nil, sites},
 	{"http", []string{"nginx", "haproxy", "wrk"}, httpRelay},
 	{"mqtt", []string{"mosquitto", "haproxy"}, mqttRelay},
 	{"sql", []string{"pgbench", "psql"}, sqlFeed},
@@ -51,7 +52,7 @@ var parts = []part{
 
 func main() {
 	var o options
-	only := flag.String("only", "", "of engine, flat, scale, mapping, durable, http, mqtt, ldap, directory, sql, idle: those, with commas")
+	only := flag.String("only", "", "of engine, flat, scale, mapping, durable, sites, http, mqtt, ldap, directory, sql, idle: those, with commas")
 	gateway := flag.String("gateway", "bin/spookgw", "the program to measure")
 	flag.IntVar(&o.rounds, "rounds", 3, "turns of each contender")
 	flag.DurationVar(&o.length, "length", 2*time.Second, "of one turn")
