@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -169,7 +170,7 @@ func TestSitesHistory(t *testing.T) {
 		}
 		for range 6 {
 			<-time.After(time.Duration(20+dice.IntN(300)) * time.Millisecond)
-			switch dice.IntN(6) {
+			switch dice.IntN(8) {
 			case 0, 1:
 				line.set(true)
 				cuts++
@@ -184,6 +185,15 @@ func TestSitesHistory(t *testing.T) {
 			case 5:
 				line.set(true)
 				line.set(false)
+				cuts++
+			case 6: // a process that the system lets wait
+				p := team.sites[dice.IntN(2)].cmd.Process
+				_ = p.Signal(syscall.SIGSTOP)
+				<-time.After(time.Duration(dice.IntN(400)) * time.Millisecond)
+				_ = p.Signal(syscall.SIGCONT)
+			case 7: // what is on its way is lost, one way alone perhaps
+				line.kill(dice.IntN(2))
+				line.revive()
 				cuts++
 			}
 		}
