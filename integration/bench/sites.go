@@ -19,7 +19,7 @@ func sites(l *lab, o options) (*table, error) {
 				return 0, err
 			}
 			if units[unit] == 0 {
-				return 0, fmt.Errorf("Benchmark%s gives no %s", name, unit)
+				return 0, fmt.Errorf("%s: no benchmark %s that gives %s", pkg, name, unit)
 			}
 			got = append(got, units[unit])
 		}
