@@ -66,6 +66,7 @@ type Shown struct {
 	State   bool         // a snapshot or a read-back: state rather than news
 	Ours    bool         // bears our own mark
 	Feed    bool         // a feed shows our own writes too
+	Asked   bool         // what it has now, after what it has taken: states between two answers are shown to nobody
 	Tells   Carries      // what our writes there are made of
 	Version string
 }
@@ -306,6 +307,9 @@ func (b *Baseline) AddSent(s Sent) {
 // has. A field without a baseline is first contact if this is state, and else a write by somebody
 // who had seen nothing.
 func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first FirstContact) Verdict {
+	if s.Asked {
+		b.passed(s.Tells)
+	}
 	next := b
 	next.Fields = slices.Clone(b.Fields)
 	next.Sent = slices.Clone(b.Sent)
@@ -445,6 +449,21 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 	// The register may hold more than the server showed, or a concurrent value that wins.
 	v.WriteBack = v.WriteBack || len(v.Ops) > 0 || s.State
 	return v
+}
+
+// passed moves the baseline to the newest write that the server has taken. Who is asked shows none of those before it any
+// more: what equals one of them was written by somebody else.
+func (b *Baseline) passed(tells Carries) {
+	for i := len(b.Sent) - 1; i >= 0; i-- {
+		if w := b.Sent[i]; w.Taken {
+			b.has(w, tells)
+			if w.Gone {
+				b.Exists = nil
+			}
+			b.Sent = b.Sent[i+1:]
+			return
+		}
+	}
 }
 
 // returned finds the write on its way that the server shows; -1: none.

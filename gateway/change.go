@@ -28,12 +28,12 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 		}
 	}
 	if p.Bind == nil || !p.Bind.Outward() {
-		if len(d.intents) == 0 {
+		if len(d.intents)+len(d.looks) == 0 {
 			return wrappers.Change{}, false, nil // the bind has gone
 		}
 		at, ok := l.set().At(l.name, d.server, d.address)
 		if !ok {
-			l.keepQuietly(intentsGone(d.intents)...)
+			l.keepQuietly(intentsGone(slices.Concat(d.intents, d.looks))...)
 			return wrappers.Change{}, false, nil
 		}
 		p = mapping.Place{Bind: at.Bind, Wrapper: l.name, Server: d.server, Address: d.address}
@@ -273,7 +273,10 @@ func (b *writeBack) event(ctx context.Context, d *due, p mapping.Place, told uin
 func (b *writeBack) done(ctx context.Context, d *due, c wrappers.Change, e wrappers.Effect) error {
 	l := b.l
 	if c.ReadBack {
-		l.keepQuietly(intentsGone(d.intents)...)
+		b.mu.Lock()
+		over := slices.Concat(d.intents, d.looks)
+		b.mu.Unlock()
+		l.keepQuietly(intentsGone(over)...)
 		return nil
 	}
 	if d.sentRows != nil {

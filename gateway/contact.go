@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spooksystems/gateway/engine"
 	"github.com/spooksystems/gateway/mapping"
@@ -296,6 +297,10 @@ func (b *writeBack) reopen() error {
 		if err := json.Unmarshal(r.Value, &in); err != nil {
 			return fmt.Errorf("intent %q: %w", r.Key, err)
 		}
+		if in.Register != nil {
+			b.look(spot{b.l.at(b.l.set(), in.Server, in.Address), *in.Register}, r.Key)
+			continue
+		}
 		b.l.owners.try(b.l.at(b.l.set(), in.Server, in.Address)) // ours, or an earlier intent's for the same address
 		b.readBack(r.Key, in)
 	}
@@ -327,6 +332,30 @@ func (b *writeBack) readBack(key string, in openIntent) {
 	d.read, d.locked = true, true
 	d.intents = append(d.intents, key)
 	b.queueLocked(d)
+	b.mu.Unlock()
+	b.nudge()
+}
+
+// lookAgain has the server be asked what it has at a spot, whose answer a write may have overtaken: it may not say it again.
+func (b *writeBack) lookAgain(s spot) {
+	raw, err := json.Marshal(openIntent{Verb: wrappers.Read, Server: s.server, Address: s.address, Register: &s.register, Since: time.Now()})
+	if err != nil {
+		panic(err) // texts and numbers
+	}
+	key := b.l.name + "\x00" + b.l.intents.next()
+	b.l.keepQuietly(engine.Record{Table: tableIntent, Key: key, Value: raw})
+	b.look(s, key)
+}
+
+func (b *writeBack) look(s spot, key string) {
+	b.mu.Lock()
+	d := b.touchLocked(s, max(b.observed, 1))
+	d.looks = append(d.looks, key)
+	if d.outLocked() || d.locked {
+		d.ask = true
+	} else {
+		d.read = true
+	}
 	b.mu.Unlock()
 	b.nudge()
 }

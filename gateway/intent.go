@@ -21,6 +21,8 @@ type openIntent struct {
 	Generation uint64
 	Who        wrappers.Who
 	Since      time.Time
+	// Register is of a look at what the server has there, which is no write; nil: it is one.
+	Register *string `json:",omitempty"`
 }
 
 // intent is a write that a relay has forwarded. A rename is of two places, in the order of their names.

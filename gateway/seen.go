@@ -76,8 +76,8 @@ func (b *sightings) observe(at wrappers.Position, o *wrappers.Observation) error
 		o = &spelled
 	}
 	p := l.at(l.set(), o.Server, o.Address)
-	polled := !at.Feed && !l.back.reading(p)
-	if polled {
+	polled := (!at.Feed || at.Asked && !o.Began.IsZero()) && !l.back.reading(p)
+	if polled && !at.Feed {
 		// An answer that a write may have overtaken says nothing.
 		if !l.owners.try(p) {
 			l.Count("stale_polls", 1)
@@ -182,6 +182,10 @@ func (b *sightings) alone(at wrappers.Position, p place, o *wrappers.Observation
 	if hasRows(effects) {
 		if polled && !o.Began.IsZero() && l.base.touchedSince(documentSpot(p), o.Began) {
 			l.Count("stale_polls", 1)
+			if at.Asked {
+				l.back.lookAgain(documentSpot(p))
+				return b.keep(o.Keep)
+			}
 			return nil
 		}
 		if b.touched != nil { // which rows are gone is decided from what the server showed before
@@ -247,6 +251,9 @@ func (b *sightings) submit(at wrappers.Position, p place, o *wrappers.Observatio
 		s := spot{p, e.Register}
 		if polled && !o.Began.IsZero() && l.base.touchedSince(s, o.Began) {
 			l.Count("stale_polls", 1)
+			if at.Asked {
+				l.back.lookAgain(spotOf(e.Bind, s))
+			}
 			continue
 		}
 		spots = append(spots, s)
@@ -273,7 +280,7 @@ func (b *sightings) submit(at wrappers.Position, p place, o *wrappers.Observatio
 func (b *sightings) decide(at wrappers.Position, s spot, e mapping.Effect, o *wrappers.Observation) ([]engine.Op, func(engine.Dot) engine.Record, error) {
 	l := b.link
 	ops, baseline, err := l.reconcile(b.ctx, s, e, engine.Shown{
-		Wire: o.Wire, State: at.Snapshot != wrappers.NoSnapshot || !at.Feed, Ours: o.Ours, Feed: at.Feed, Version: string(o.Version),
+		Wire: o.Wire, State: at.Snapshot != wrappers.NoSnapshot || !at.Feed, Ours: o.Ours, Feed: at.Feed, Asked: at.Asked, Version: string(o.Version),
 	})
 	if err == nil && e.Bind.First() != "" && l.back.heard(e.Bind) {
 		l.back.holdSeen(s, e.Bind, o)

@@ -58,6 +58,7 @@ type due struct {
 	locked  bool      // the address is ours already (an intent whose outcome is unknown)
 	ask     bool      // ask the server when it becomes due again
 	intents []string  // resolved once the server has been asked
+	looks   []string  // as intents, of what the server showed too early
 	contact *contact
 	all     bool                // of a document: all of its registers are to be looked at
 	rows    map[string]struct{} // else these
@@ -552,7 +553,7 @@ func (b *writeBack) settle(ctx context.Context, c wrappers.Change, e wrappers.Ef
 	case e.Outcome == wrappers.Done:
 		d.tries, d.force = 0, false
 		if wasRead {
-			d.read, d.intents, d.again, d.all = false, nil, true, d.register == "" // now compare
+			d.read, d.intents, d.looks, d.again, d.all = false, nil, nil, true, d.register == "" // now compare
 		}
 		d.again = d.again || d.more
 		b.finishLocked(d)

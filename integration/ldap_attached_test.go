@@ -494,7 +494,16 @@ func TestLDAPServerFails(t *testing.T) {
 // TestLDAPConverge: few values are written again and again on both sides, entries made and deleted, so that what one side writes is
 // often what the other has just written, or is about to. In the end registers are entries.
 func TestLDAPConverge(t *testing.T) {
-	d := newDirectoryPlant(t, syncprov, entryMapping, "create_parents = true")
+	for _, way := range []struct{ name, database, settings string }{
+		{"syncrepl", syncprov, "create_parents = true"},
+		{"poll", "", "create_parents = true\n  poll_ms = 100\n  max_lost = 100"},
+	} {
+		t.Run(way.name, func(t *testing.T) { convergeLDAP(t, way.database, way.settings) })
+	}
+}
+
+func convergeLDAP(t *testing.T, database, settings string) {
+	d := newDirectoryPlant(t, database, entryMapping, settings)
 	d.dir.unit("c")
 	d.program = plainProgram(t)
 	d.start()

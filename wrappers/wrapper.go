@@ -276,7 +276,11 @@ type Effect struct {
 
 // A Position says where in a feed or poll a call of Seen stands.
 type Position struct {
-	Feed     bool     // an ordered feed that will show every change, own writes included
+	Feed bool // an ordered feed that will show every change, own writes included
+	// Asked, with Feed: the server is asked what has changed, and says what it has now. What came between two answers is not
+	// shown, own writes among it. An answer that a write may have overtaken is passed over, and comes again as a ReadBack: so
+	// Observation.Began has to be set where it is not one.
+	Asked    bool
 	Snapshot Snapshot // part of a full listing
 	Keep     []Record // stored after all of what was seen
 }
@@ -306,7 +310,7 @@ type Observation struct {
 	Who     Who
 	Tag     uint64
 	// Began is when the server was asked, for a poll: what was written there since makes the
-	// answer stale, and it is passed over. Zero in a feed and for a ReadBack.
+	// answer stale, and it is passed over. Zero in a feed that is not Asked and for a ReadBack.
 	Began time.Time
 	Wire  bool     // matched to a peer's write on the wire: news even if it equals the baseline
 	Keep  []Record // stored in one commit with what this observation becomes

@@ -37,6 +37,7 @@ type feed struct {
 
 	refused int               // entries that were missing when it was last said that they are too many
 	polls   bool              // the server is asked, and does not say anything by itself
+	began   time.Time         // when it was asked, in this round
 	reached map[string]string // by server id: the newest version that has come
 
 	ahead map[string]string // entries that were read, and the versions they had: the feed has still to come there
@@ -52,6 +53,7 @@ type event struct {
 	listed bool                        // part of a listing of everything
 	read   bool                        // it was asked for, and did not come by itself
 	alone  bool                        // what is below it has been looked at
+	began  time.Time                   // when the server was asked, where that is what it takes
 }
 
 const (
@@ -102,6 +104,7 @@ func (f *feed) add(ctx context.Context, ev event) error {
 			return err
 		}
 	}
+	ev.began = f.began
 	f.batch = append(f.batch, ev)
 	if ev.entry != nil {
 		f.bytes += sizeOf(ev.entry.Attributes)
@@ -153,21 +156,27 @@ func (f *feed) flush(ctx context.Context) error {
 	}
 	f.turn.Lock()
 	defer f.turn.Unlock()
-	at := wrappers.Position{Feed: true}
+	at := f.position()
 	if batch[0].listed {
 		at.Snapshot = wrappers.SnapshotPart
 	}
 	return f.report(ctx, at, batch)
 }
 
+func (f *feed) position() wrappers.Position { return wrappers.Position{Feed: true, Asked: f.polls} }
+
 // report makes observations of events, and reports them. The turn is ours.
 func (f *feed) report(ctx context.Context, at wrappers.Position, batch []event) error {
 	defer func() { clear(f.noted); clear(f.holder) }()
 	var out []wrappers.Observation
 	for i := range batch {
+		n := len(out)
 		var err error
 		if out, err = f.observe(ctx, out, &batch[i]); err != nil {
 			return err
+		}
+		for j := n; j < len(out); j++ {
+			out[j].Began = batch[i].began
 		}
 	}
 	at.Keep, f.after = f.after, nil
@@ -241,7 +250,8 @@ func (f *feed) listed(ctx context.Context, cookie []byte) error {
 	}
 	f.turn.Lock()
 	defer f.turn.Unlock()
-	at := wrappers.Position{Feed: true, Snapshot: wrappers.SnapshotEnd}
+	at := f.position()
+	at.Snapshot = wrappers.SnapshotEnd
 	if len(cookie) > 0 {
 		at.Keep = []wrappers.Record{f.cookieRecord(cookie)}
 	}
@@ -253,12 +263,11 @@ func (f *feed) listed(ctx context.Context, cookie []byte) error {
 func (f *feed) show(ctx context.Context, address string, e *ldapwire.SearchResultEntry) error {
 	f.turn.Lock()
 	defer f.turn.Unlock()
-	at := wrappers.Position{Feed: true}
 	if e == nil {
 		// Who was there stays known until the feed says what became of it.
-		return f.a.seen(ctx, at, []wrappers.Observation{{Verb: wrappers.Delete, Address: address}})
+		return f.a.seen(ctx, f.position(), []wrappers.Observation{{Verb: wrappers.Delete, Address: address}})
 	}
-	return f.report(ctx, at, []event{{uuid: f.identity(e), entry: e, csn: f.version(e), read: true}})
+	return f.report(ctx, f.position(), []event{{uuid: f.identity(e), entry: e, csn: f.version(e), read: true}})
 }
 
 // seen reports until the link has taken it: what it can't store now the directory keeps for us.

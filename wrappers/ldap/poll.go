@@ -58,6 +58,7 @@ func (f *feed) rounds(ctx context.Context, kind string, ask func(ctx context.Con
 		a.mu.Lock()
 		a.asking = true
 		a.mu.Unlock()
+		f.began = time.Now()
 		err := ask(ctx, first)
 		if err == nil {
 			err = f.flush(ctx)
@@ -116,6 +117,7 @@ func (f *feed) recognise(ctx context.Context, s *session) error {
 // listAll reports everything there is, and gives the newest time of modification.
 func (f *feed) listAll(ctx context.Context, s *session) (since string, err error) {
 	there := map[string]bool{}
+	f.began = time.Now()
 	err = f.a.list(ctx, s, f.a.opts.base.String(), anything, append(f.attributes(), "modifyTimestamp"), func(e *ldapwire.SearchResultEntry) error {
 		id := f.identity(e)
 		there[id] = true

@@ -65,7 +65,9 @@ func (a *attached) writeBack(ctx context.Context) error {
 		mine, before := w.begin(p, c)
 		out.Go(func() {
 			defer func() { <-most }()
+			defer w.end(p, mine)
 			var e wrappers.Effect
+			var read *ldapwire.SearchResultEntry
 			for _, f := range before { // parents come before children, children go before parents
 				select {
 				case <-f.over:
@@ -77,13 +79,25 @@ func (a *attached) writeBack(ctx context.Context) error {
 			} else {
 				e = w.bring(ctx, p, c)
 			}
-			w.end(p, mine)
+			looks := w.polled() && e.Outcome == wrappers.Done && !c.Gone && !c.ReadBack
+			if looks {
+				var err error
+				if read, err = w.look(ctx, c.Address); err != nil {
+					e = w.judge(c, err)
+					looks = false
+				}
+			}
 			if ctx.Err() != nil && e.Outcome != wrappers.Done {
 				return // unsettled changes come again
 			}
 			// What was done is settled even if we are being stopped.
 			if err := a.link.Settle(context.WithoutCancel(ctx), c, e); err != nil {
 				a.log().Warn("settle", "address", c.Address, "err", err)
+			}
+			if f := a.current(); looks && f != nil {
+				if err := f.show(ctx, c.Address, read); err != nil && ctx.Err() == nil {
+					a.log().Warn("what was written", "address", c.Address, "err", err)
+				}
 			}
 		})
 	}
@@ -96,7 +110,7 @@ func (w *writer) begin(p string, c wrappers.Change) (mine *flight, before []*fli
 	defer w.mu.Unlock()
 	for other, f := range w.out {
 		above, below := strings.HasPrefix(p, other+","), strings.HasPrefix(other, p+",")
-		if above && !f.gone && !c.Gone || below && f.gone && c.Gone {
+		if other == p || above && !f.gone && !c.Gone || below && f.gone && c.Gone {
 			before = append(before, f)
 		}
 	}
@@ -179,23 +193,42 @@ func (w *writer) readBack(ctx context.Context, c wrappers.Change) wrappers.Effec
 
 // hear has the feed report what the server has at an address now.
 func (w *writer) hear(ctx context.Context, address string) error {
-	f := w.a.current()
-	if f == nil {
-		return errNoFeed
-	}
-	name, err := w.a.nameOf(address)
-	if err != nil {
-		return parked{err}
-	}
-	s, _, err := w.session(ctx)
-	if err != nil {
-		return err
-	}
-	e, err := s.one(ctx, name.String(), f.attributes()...)
+	e, f, err := w.readFor(ctx, address)
 	if err != nil {
 		return err
 	}
 	return f.show(ctx, address, e)
+}
+
+// look reads what was written to a server that is polled, and has it known who is there: what is deleted before the next round
+// would never have been seen, and not be missed. It is shown when the write is settled.
+func (w *writer) look(ctx context.Context, address string) (*ldapwire.SearchResultEntry, error) {
+	e, f, err := w.readFor(ctx, address)
+	if err != nil || e == nil {
+		return nil, err
+	}
+	f.turn.Lock()
+	defer f.turn.Unlock()
+	defer clear(f.noted)
+	defer clear(f.holder)
+	return e, w.a.link.Keep(ctx, f.note(f.identity(e), known{address: address})...) // without its version: it is still to be shown
+}
+
+func (w *writer) readFor(ctx context.Context, address string) (*ldapwire.SearchResultEntry, *feed, error) {
+	f := w.a.current()
+	if f == nil {
+		return nil, nil, errNoFeed
+	}
+	name, err := w.a.nameOf(address)
+	if err != nil {
+		return nil, nil, parked{err}
+	}
+	s, _, err := w.session(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := s.one(ctx, name.String(), f.attributes()...)
+	return e, f, err
 }
 
 // nameOf is the whole name of the entry at an address.
@@ -288,20 +321,13 @@ func (w *writer) write(ctx context.Context, p string, c wrappers.Change) (string
 		return "", errNoFeed // it tells what is to be compared, and hears of what is met
 	}
 	job := &job{w: w, s: s, binds: b, path: p, change: c, name: name, expected: w.expected(p, c)}
-	var csn string
 	switch {
 	case c.Gone:
 		return "", job.remove(ctx)
 	case c.Create:
-		csn, err = job.create(ctx)
-	default:
-		csn, err = job.modify(ctx)
+		return job.create(ctx)
 	}
-	if err == nil && w.polled() {
-		// What is deleted before the next round would never have been seen, and not be missed.
-		err = w.hear(ctx, c.Address)
-	}
-	return csn, err
+	return job.modify(ctx)
 }
 
 func (w *writer) polled() bool {
