@@ -16,6 +16,9 @@ import (
 // prepare decides what, if anything, is to be written at a spot whose address is ours.
 func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool, error) {
 	l := b.l
+	if d.kept != nil {
+		return wrappers.Change{}, false, d.kept
+	}
 	if d.register == "" {
 		if t := l.documentAt(l.set(), d.server, d.address); t != nil {
 			return b.prepareRows(ctx, d, t)
@@ -162,6 +165,9 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 				return pay, err
 			}
 		}
+	}
+	if !b.movesHere(d, p, &c) {
+		return wrappers.Change{}, false, errWaits
 	}
 	d.echoes = false
 	if p.Bind.Inward() {

@@ -36,8 +36,9 @@ type writeBack struct {
 	stored   uint64
 	saved    time.Time
 	wake     chan struct{}
-	written  map[spot]time.Time // binds with every: when their server was written to
-	room     chan struct{}      // closed when due has shrunk below mostDue; nil if nobody waits
+	written  map[spot]time.Time   // binds with every: when their server was written to
+	room     chan struct{}        // closed when due has shrunk below mostDue; nil if nobody waits
+	renames  map[string]*renaming // of the batch that is observed, by the register that was renamed
 	contacts
 }
 
@@ -58,6 +59,10 @@ type due struct {
 	locked  bool      // the address is ours already (an intent whose outcome is unknown)
 	ask     bool      // ask the server when it becomes due again
 	intents []string  // resolved once the server has been asked
+	from    *spot     // its register was renamed: what was there, which waits for this one
+	behind  *spot     // the other way round
+	kept    error     // what was renamed was refused: so what was there stays
+	moves   bool      // while it is out: the address of from is ours, too
 	looks   []string  // as intents, of what the server showed too early
 	contact *contact
 	all     bool                // of a document: all of its registers are to be looked at
@@ -213,6 +218,9 @@ func (b *writeBack) begin(ctx context.Context) error {
 
 // observe marks what each delta concerns.
 func (b *writeBack) observe(ctx context.Context, from engine.Cursor) error {
+	b.mu.Lock()
+	b.renames = nil // a batch that was left midway comes again
+	b.mu.Unlock()
 	for d, err := range b.l.store.Observe(ctx, engine.Filter{}, from) {
 		if err != nil {
 			return err
@@ -243,6 +251,9 @@ func (b *writeBack) delta(ctx context.Context, d *engine.QDelta) error {
 		return err
 	}
 	b.mu.Lock()
+	if b.renamesLocked(d, spots) {
+		spots = nil
+	}
 	since := d.Cursor.Ordinal
 	if d.Snapshot {
 		since = max(d.After.Ordinal, 1)
@@ -364,8 +375,12 @@ func (b *writeBack) next(ctx context.Context) (c wrappers.Change, ok bool, wait 
 		d := queue[0]
 		queue = queue[1:]
 		b.mu.Lock()
-		left, mine := time.Until(d.after), d.locked
+		left, mine, waits := time.Until(d.after), d.locked, b.waitsForNewName(d)
 		b.mu.Unlock()
+		if waits {
+			later = append(later, d) // the other's end wakes us
+			continue
+		}
 		if left > 0 {
 			wait = min(wait, left)
 			later = append(later, d)
@@ -503,6 +518,10 @@ func (b *writeBack) landLocked(d *due) {
 	}
 	d.bind, d.sentRows = nil, nil
 	d.locked = false
+	if d.moves {
+		d.moves = false
+		b.l.owners.release(d.from.place)
+	}
 	b.l.owners.release(d.place)
 }
 
@@ -552,6 +571,9 @@ func (b *writeBack) settle(ctx context.Context, c wrappers.Change, e wrappers.Ef
 	switch {
 	case e.Outcome == wrappers.Done:
 		d.tries, d.force = 0, false
+		if !wasRead {
+			d.from = nil
+		}
 		if wasRead {
 			d.read, d.intents, d.looks, d.again, d.all = false, nil, nil, true, d.register == "" // now compare
 		}
@@ -568,6 +590,7 @@ func (b *writeBack) settle(ctx context.Context, c wrappers.Change, e wrappers.Ef
 		}
 		b.queueLocked(d)
 	default:
+		b.staysLocked(d, e.Err)
 		d.tries, d.force, d.read, d.intents = 0, false, false, nil
 		b.finishLocked(d)
 	}

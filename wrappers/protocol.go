@@ -22,7 +22,8 @@ type Protocol struct {
 	Feed     bool      // in front of or inside a server it has an ordered feed that shows every change, own writes included
 	// Feedless, if not nil, tells of a wrapper's settings whether it has to do without its feed all the same.
 	Feedless func(Options) bool
-	Frame    int // default of limits { frame }, in bytes; 0: 2 MiB
+	Renames  bool // attached to a server it moves what a register that was renamed has there: Change.From
+	Frame    int  // default of limits { frame }, in bytes; 0: 2 MiB
 	New      func(Config) (Wrapper, error)
 	Demo     Demo
 }

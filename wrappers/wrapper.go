@@ -240,6 +240,10 @@ type Change struct {
 	Cursor   Cursor
 	Snapshot bool // state rather than news
 	Create   bool // WriteBack: the server is not known to have this address
+	// From, WriteBack with Create, of a Protocol that Renames: what was at this address is at Address now. If the server has
+	// something there and nothing at Address, it is to be moved, so that it keeps what no bind maps; Onto lays the change over
+	// it, and Payload is it as it is made anew. Both addresses are the caller's until it settles. "": it was not moved.
+	From string
 	// ReadBack, WriteBack only: nothing is to be written; report with Seen what the server says at
 	// this address (a whole document, or that it is gone), then settle. It comes before the first
 	// write to an address and after a write whose outcome is unknown. A server that can't be

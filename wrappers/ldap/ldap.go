@@ -34,7 +34,7 @@ var Protocol = wrappers.Protocol{
 		Upward:    true,
 		Canonical: dn.Canonical,
 	},
-	Feed: true,
+	Feed: true, Renames: true,
 	Schemes: []wrappers.Scheme{
 		{Name: schemeLDAP, Port: 389}, {Name: schemeLDAPS, Port: 636, TLS: true}, {Name: schemeStartTLS, Port: 389, TLS: true},
 	},

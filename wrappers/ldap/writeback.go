@@ -324,6 +324,8 @@ func (w *writer) write(ctx context.Context, p string, c wrappers.Change) (string
 	switch {
 	case c.Gone:
 		return "", job.remove(ctx)
+	case c.Create && c.From != "":
+		return job.move(ctx)
 	case c.Create:
 		return job.create(ctx)
 	}
