@@ -92,6 +92,7 @@ func (b *writeBack) holdSeen(s spot, bind *mapping.Bind, o *wrappers.Observation
 	kept := *o
 	kept.Payload.Raw, kept.Payload.Meta = bytes.Clone(o.Payload.Raw), maps.Clone(o.Payload.Meta)
 	kept.Keep = nil // stored already
+	kept.Foreign = false
 	c.guard.seen[s] = kept
 }
 

@@ -280,7 +280,7 @@ func (b *sightings) submit(at wrappers.Position, p place, o *wrappers.Observatio
 func (b *sightings) decide(at wrappers.Position, s spot, e mapping.Effect, o *wrappers.Observation) ([]engine.Op, func(engine.Dot) engine.Record, error) {
 	l := b.link
 	ops, baseline, err := l.reconcile(b.ctx, s, e, engine.Shown{
-		Wire: o.Wire, State: at.Snapshot != wrappers.NoSnapshot || !at.Feed, Ours: o.Ours, Feed: at.Feed, Asked: at.Asked, Version: string(o.Version),
+		Wire: o.Wire, State: at.Snapshot != wrappers.NoSnapshot || !at.Feed, Ours: o.Ours, Feed: at.Feed, Asked: at.Asked || o.Foreign, Version: string(o.Version),
 	})
 	if err == nil && e.Bind.First() != "" && l.back.heard(e.Bind) {
 		l.back.holdSeen(s, e.Bind, o)

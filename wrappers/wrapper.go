@@ -319,6 +319,8 @@ type Observation struct {
 	Wire  bool     // matched to a peer's write on the wire: news even if it equals the baseline
 	Keep  []Record // stored in one commit with what this observation becomes
 	Ours  bool     // bears this gateway's own mark
+	// Foreign, in a feed: somebody else has written it, after all that the gateway was told there was taken.
+	Foreign bool
 }
 
 // A Record is a small durable record of a wrapper's own.

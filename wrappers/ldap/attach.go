@@ -23,6 +23,7 @@ type attached struct {
 
 	mu       sync.Mutex
 	standing bool              // a feed stands
+	writer   *writer           // the one that works; nil: none does
 	feed     *feed             // the one that works; nil: none does
 	passed   map[string]string // by server id: the newest change that is durable here
 	caught   chan struct{}     // closed, and made anew, when passed has grown, a poll is over, or the feed fell

@@ -45,15 +45,16 @@ type feed struct {
 
 // An event is one thing the directory said.
 type event struct {
-	uuid   string // identity, in any form
-	gone   bool
-	entry  *ldapwire.SearchResultEntry // nil when gone
-	csn    string                      // version, "" if it has none
-	cookie []byte                      // stored with it
-	listed bool                        // part of a listing of everything
-	read   bool                        // it was asked for, and did not come by itself
-	alone  bool                        // what is below it has been looked at
-	began  time.Time                   // when the server was asked, where that is what it takes
+	uuid    string // identity, in any form
+	gone    bool
+	entry   *ldapwire.SearchResultEntry // nil when gone
+	csn     string                      // version, "" if it has none
+	cookie  []byte                      // stored with it
+	listed  bool                        // part of a listing of everything
+	read    bool                        // it was asked for, and did not come by itself
+	foreign bool                        // somebody else has made this version
+	alone   bool                        // what is below it has been looked at
+	began   time.Time                   // when the server was asked, where that is what it takes
 }
 
 const (

@@ -40,7 +40,7 @@ func (j *job) controls(version string) []ldapwire.Control {
 // conditional tells whether the server writes under a condition.
 func (j *job) conditional() bool {
 	f := j.w.a.current()
-	return f != nil && f.csn != "" && f.csn != usnChanged && j.w.a.dse().offers(ldapwire.OIDAssertion)
+	return f != nil && j.w.a.assertsVersions(f)
 }
 
 // do performs a write of which the feed will show the result. meant are the values written, by attribute.

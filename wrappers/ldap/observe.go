@@ -40,6 +40,9 @@ func (f *feed) observe(ctx context.Context, out []wrappers.Observation, ev *even
 	if ev.read {
 		f.ahead[ev.uuid] = ev.csn
 	}
+	if ev.csn == was.csn {
+		ev.foreign = false // it was shown before, and may be older than what was written since
+	}
 	if moved {
 		if out, err = f.movedAway(ctx, out, ev, was, name); err != nil {
 			return nil, err
@@ -68,6 +71,7 @@ func (f *feed) observe(ctx context.Context, out []wrappers.Observation, ev *even
 func (f *feed) fill(o *wrappers.Observation, ev *event) error {
 	attributes := f.binds.without(ev.entry.Attributes)
 	o.Ours = f.a.own.wrote(ev.csn)
+	o.Foreign = ev.foreign && !o.Ours
 	o.Who = f.a.modifier(ev.entry)
 	var more []wrappers.Record
 	attributes, more = f.a.renders.apply(o.Address, attributes, f.a.own.meant(o.Address, ev.csn))

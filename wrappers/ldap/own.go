@@ -101,7 +101,8 @@ func (o *ownWrites) meant(address, csn string) map[string]val {
 	return w
 }
 
-// settled waits for the answer to a write of the gateway's own that an event may show.
+// settled waits for the answer to a write of the gateway's own that an event may show, and for the end of one to an entry that
+// somebody else has changed.
 func (o *ownWrites) settled(ctx context.Context, f *feed, ev *event) error {
 	if ev.entry == nil {
 		return nil
@@ -109,7 +110,9 @@ func (o *ownWrites) settled(ctx context.Context, f *feed, ev *event) error {
 	o.mu.Lock()
 	own, flying := o.name, len(o.flying)
 	o.mu.Unlock()
-	if m := value(ev.entry, "modifiersName"); flying == 0 || m != "" && nameIdentity(m) != own {
+	m := value(ev.entry, "modifiersName")
+	foreign := m != "" && nameIdentity(m) != own
+	if flying == 0 && !foreign {
 		return nil
 	}
 	name, err := dn.Parse(ev.entry.ObjectName)
@@ -120,9 +123,18 @@ func (o *ownWrites) settled(ctx context.Context, f *feed, ev *event) error {
 	if !below {
 		return nil
 	}
-	o.mu.Lock()
-	out := o.flying[path(address)]
-	o.mu.Unlock()
+	var out chan struct{}
+	if foreign {
+		if ev.foreign = f.a.assertsVersions(f); !ev.foreign {
+			return nil
+		}
+		// Of what it shows the writes that are settled are a part: they were made of older versions.
+		out = f.a.flight(path(address))
+	} else {
+		o.mu.Lock()
+		out = o.flying[path(address)]
+		o.mu.Unlock()
+	}
 	if out == nil {
 		return nil
 	}
@@ -131,6 +143,7 @@ func (o *ownWrites) settled(ctx context.Context, f *feed, ev *event) error {
 	select {
 	case <-out:
 	case <-timer.C:
+		ev.foreign = false
 	case <-ctx.Done():
 		return ctx.Err()
 	}

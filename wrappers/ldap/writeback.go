@@ -41,6 +41,9 @@ const mostAccepted = 100_000
 // writeBack writes until ctx ends.
 func (a *attached) writeBack(ctx context.Context) error {
 	w := &writer{a: a, accepted: map[string]string{}, out: map[string]*flight{}, leaves: map[string]time.Time{}, whole: map[string]bool{}}
+	a.mu.Lock()
+	a.writer = w
+	a.mu.Unlock()
 	var out sync.WaitGroup
 	defer func() {
 		out.Wait()
@@ -335,4 +338,25 @@ func (w *writer) write(ctx context.Context, p string, c wrappers.Change) (string
 func (w *writer) polled() bool {
 	f := w.a.current()
 	return f != nil && f.polls
+}
+
+// flight gives what is closed when the write to an entry that is on its way is settled; nil: there is none.
+func (a *attached) flight(p string) chan struct{} {
+	a.mu.Lock()
+	w := a.writer
+	a.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if f := w.out[p]; f != nil {
+		return f.over
+	}
+	return nil
+}
+
+// assertsVersions tells whether each write is conditional on the version that the entry has.
+func (a *attached) assertsVersions(f *feed) bool {
+	return f.csn != "" && f.csn != usnChanged && a.dse().offers(ldapwire.OIDAssertion)
 }
