@@ -50,6 +50,9 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 	if err != nil {
 		return wrappers.Change{}, false, err
 	}
+	if d.from != nil && !st.Exists && b.observedBefore(st.Ordinal) {
+		return wrappers.Change{}, false, errWaits // it may have been renamed again
+	}
 	if mine, err := l.mayWrite(ctx, p, st); err != nil || !mine {
 		return wrappers.Change{}, false, err
 	}

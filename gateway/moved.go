@@ -61,7 +61,7 @@ func (b *writeBack) renamedLocked(r *renaming) {
 	}
 	for _, s := range r.old {
 		d := b.markLocked(s, r.ordinal)
-		if r.deltas != 2 || len(r.old) != 1 || len(r.new) != 1 || d.outLocked() || d.locked {
+		if r.deltas != 2 || len(r.old) != 1 || len(r.new) != 1 {
 			continue
 		}
 		// Both names are of one bind, or what is kept is not the same.
@@ -69,6 +69,15 @@ func (b *writeBack) renamedLocked(r *renaming) {
 		n := b.due[to]
 		set := b.l.set()
 		if was, is := b.l.bindAt(set, s), b.l.bindAt(set, to); was == nil || was != is || was.Rows() || was.Events() || was.Shared() || s.server != to.server || n.outLocked() || n.locked {
+			continue
+		}
+		if d.from != nil && !d.outLocked() && !d.locked {
+			// It was renamed again before the server had its new name: what it has stands under the oldest.
+			first := *d.from
+			d.from = nil
+			if old := b.due[first]; old != nil && first != to {
+				n.from, old.behind = &first, &to
+			}
 			continue
 		}
 		n.from, d.behind = &s, &to
@@ -118,4 +127,11 @@ func (b *writeBack) movesHere(d *due, p mapping.Place, c *wrappers.Change) bool 
 	d.moves = true
 	c.From = d.from.address
 	return true
+}
+
+// observedBefore tells whether a commit is still to be observed.
+func (b *writeBack) observedBefore(ordinal uint64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.observed < ordinal
 }

@@ -43,10 +43,10 @@ func (j *job) conditional() bool {
 	return f != nil && j.w.a.assertsVersions(f)
 }
 
-// do performs a write of which the feed will show the result. meant are the values written, by attribute.
-func (j *job) do(ctx context.Context, meant map[string]val, body ldapwire.Body, controls ...ldapwire.Control) (csn string, err error) {
+// do performs a write to an entry that has a version, "" if it has none yet, of which the feed will show the result. meant are the values written, by attribute.
+func (j *job) do(ctx context.Context, version string, meant map[string]val, body ldapwire.Body, controls ...ldapwire.Control) (csn string, err error) {
 	own := j.w.a.own
-	own.begin(j.path, meant)
+	own.begin(j.path, version, meant)
 	defer func() { own.end(j.path, csn) }()
 	m, err := j.s.do(ctx, body, controls...)
 	if err != nil {
@@ -73,7 +73,7 @@ func (j *job) remove(ctx context.Context) error {
 		}
 	}
 	controls := slices.DeleteFunc(j.controls(j.expected), func(c ldapwire.Control) bool { return c.Type == ldapwire.OIDPostRead })
-	_, err := j.do(ctx, nil, &ldapwire.DelRequest{Entry: j.name.String()}, controls...)
+	_, err := j.do(ctx, j.expected, nil, &ldapwire.DelRequest{Entry: j.name.String()}, controls...)
 	switch codeOf(err) {
 	case ldapwire.NoSuchObject:
 		return nil
@@ -101,12 +101,12 @@ func (j *job) create(ctx context.Context) (string, error) {
 		meant[strings.ToLower(a.Type)] = a.Vals
 	}
 	q := &ldapwire.AddRequest{Entry: j.name.String(), Attributes: attributes}
-	csn, err := j.do(ctx, meant, q, j.controls("")...)
+	csn, err := j.do(ctx, "", meant, q, j.controls("")...)
 	if codeOf(err) == ldapwire.NoSuchObject && j.w.a.opts.createParents {
 		if err := j.w.makeParents(ctx, j.s, j.name); err != nil {
 			return "", err
 		}
-		csn, err = j.do(ctx, meant, q, j.controls("")...)
+		csn, err = j.do(ctx, "", meant, q, j.controls("")...)
 	}
 	switch {
 	case codeOf(err) == ldapwire.EntryAlreadyExists:
@@ -197,7 +197,7 @@ func (j *job) modify(ctx context.Context) (string, error) {
 			// It has it already. The feed has nothing to show then, so what is on its way to the entry is shown now.
 			return version, j.unchanged(ctx, read)
 		}
-		csn, err := j.do(ctx, meant, &ldapwire.ModifyRequest{Object: j.name.String(), Changes: changes}, j.controls(version)...)
+		csn, err := j.do(ctx, version, meant, &ldapwire.ModifyRequest{Object: j.name.String(), Changes: changes}, j.controls(version)...)
 		switch codeOf(err) {
 		case ldapwire.AssertionFailed, ldapwire.NoSuchAttribute, ldapwire.AttributeOrValueExists, ldapwire.NoSuchObject:
 			a.docs.drop(j.change.Address)

@@ -36,7 +36,7 @@ func (j *job) move(ctx context.Context) (string, error) {
 			}
 		}
 	}
-	csn, err := j.do(ctx, nil, q, j.controls("")...)
+	csn, err := j.do(ctx, "", nil, q, j.controls("")...)
 	switch codeOf(err) {
 	case ldapwire.NoSuchObject:
 		return j.create(ctx)

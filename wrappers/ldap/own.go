@@ -2,6 +2,7 @@ package ldap
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -20,7 +21,11 @@ type ownWrites struct {
 	wanted map[string]map[string]val // by path: what was meant by the values written since the feed last came by
 }
 
-type ownWrite struct{ path string }
+// An ownWrite is a version of the gateway's own making.
+type ownWrite struct {
+	path  string
+	meant map[string]val // until it was shown
+}
 
 type val = [][]byte
 
@@ -40,11 +45,15 @@ func (o *ownWrites) called(name string) {
 	o.mu.Unlock()
 }
 
-// begin notes a write to an entry, of which at most one is out.
-func (o *ownWrites) begin(path string, meant map[string]val) {
+// begin notes a write to an entry that has a version, of which at most one is out. What was meant before somebody else has
+// written the entry says nothing of what it has.
+func (o *ownWrites) begin(path, version string, meant map[string]val) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.flying[path] = make(chan struct{})
+	if o.made[version] == nil {
+		delete(o.wanted, path)
+	}
 	if len(meant) == 0 {
 		return
 	}
@@ -70,9 +79,10 @@ func (o *ownWrites) end(path, csn string) {
 		delete(o.flying, path)
 	}
 	if csn == "" {
+		delete(o.wanted, path) // it may not have been written
 		return
 	}
-	o.made[csn] = &ownWrite{path}
+	o.made[csn] = &ownWrite{path, maps.Clone(o.wanted[path])}
 	if o.order = append(o.order, csn); len(o.order) > mostOwn {
 		delete(o.made, o.order[0])
 		o.order = o.order[1:]
@@ -93,9 +103,9 @@ func (o *ownWrites) meant(address, csn string) map[string]val {
 	if csn == "" || o.made[csn] == nil {
 		return nil
 	}
-	p := path(address)
-	w := o.wanted[p]
-	if o.flying[p] == nil { // else the next answer comes with what is to be compared then
+	w := o.made[csn].meant
+	o.made[csn].meant = nil
+	if p := path(address); o.flying[p] == nil { // else the next answer comes with what is to be compared then
 		delete(o.wanted, p)
 	}
 	return w
