@@ -292,7 +292,8 @@ func TestWriteBackMeetsAChange(t *testing.T) {
 // What met a change that said the same is tried no more, and not shown as if it were.
 func TestWriteBackMeetsItsOwnThought(t *testing.T) {
 	w := newWorld(t, ovens, relayDocs(), virtualTalk())
-	d := newDocServer(t, w.door("docs"), nil)
+	l := w.door("docs")
+	d := newDocServer(t, l, nil)
 	if err := d.client(t.Context(), wrappers.Put, "/oven/3", `{"unit":"C","value":1}`); err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +309,7 @@ func TestWriteBackMeetsItsOwnThought(t *testing.T) {
 		return &wrappers.Effect{Outcome: wrappers.Retry, Err: wrappers.Refuse(wrappers.ErrConflict, "412")}
 	})
 	w.put("oven/3", "value", "2")
-	b := w.door("docs").(*link).back
+	b := l.(*link).back
 	w.until("it comes to rest", func() bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()

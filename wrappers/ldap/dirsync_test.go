@@ -286,12 +286,11 @@ func TestDirSync(t *testing.T) {
 	n = hears(t, link, n, "delete cn=d1", "put cn=e1 0")
 	c.del("CN=e1," + suffixDN)
 	n = hears(t, link, n, "delete cn=e1")
-	// What is written back is looked at once, which the gateway knows by what it says, and this link does not. No round shows it again.
+	// What is written back is looked at once, when it is settled, and is no news. No round shows it again.
 	link.PushPut("cn=d2", string(device("5")))
 	done(t, link, "cn=d2")
 	link.PushPut("cn=new", string(device("6")))
 	done(t, link, "cn=new")
-	n = hears(t, link, n, "put cn=d2 5", "put cn=new 6")
 	c.set("CN=d3,"+suffixDN, "description", "7")
 	n = hears(t, link, n, "put cn=d3 7")
 	if err := stop(); err != nil {
