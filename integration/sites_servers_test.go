@@ -436,6 +436,9 @@ func TestSitesServers(t *testing.T) {
 			return
 		}
 	}
+	if got := both[0].metrics()[`spookgw_site_equal{domain="local",site="b"}`]; got != 1 {
+		t.Errorf("/metrics says of equality %v", got)
+	}
 	t.Logf("%d parts, %d deleted", len(settled), len(gone))
 }
 

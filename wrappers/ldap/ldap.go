@@ -45,10 +45,10 @@ var Protocol = wrappers.Protocol{
 			Doc: "relay: sync holds the result of a write until the registers have it; async passes it at once, the server owing us the change"},
 		{Name: "capture_wait_ms", Kind: wrappers.IntSetting, Default: int64(5000), Min: 1, Max: 600_000,
 			Doc: "relay: how long a result is held at most"},
-		{Name: "feed", Kind: wrappers.StringSetting, Default: "auto", Enum: []string{"auto", "syncrepl", "dirsync", "poll"},
+		{Name: "follow", Kind: wrappers.StringSetting, Default: "auto", Enum: []string{"auto", "syncrepl", "dirsync", "poll"},
 			Doc: "how changes of the server are heard of: content synchronization (RFC 4533), Active Directory's DirSync, or by asking; auto takes the first of these that the server has"},
 		{Name: "poll_ms", Kind: wrappers.IntSetting, Default: int64(10_000), Min: 100, Max: 86_400_000,
-			Doc: "how often the server is asked, with feed = \"poll\" and \"dirsync\""},
+			Doc: "how often the server is asked, with follow = \"poll\" and \"dirsync\""},
 		{Name: "max_lost", Kind: wrappers.IntSetting, Default: int64(50), Min: 0, Max: 100,
 			Doc: "how many percent of the mapped entries may have gone while the gateway did not listen; beyond it their registers stay"},
 		{Name: "create_parents", Kind: wrappers.BoolSetting, Default: false,
@@ -85,7 +85,7 @@ func readOptions(o wrappers.Options) (options, error) {
 	}
 	opts := options{
 		sync: o.String("capture") != "async", captureWait: number("capture_wait_ms", 5000),
-		feed: o.String("feed"), poll: number("poll_ms", 10_000), createParents: o.Bool("create_parents"),
+		feed: o.String("follow"), poll: number("poll_ms", 10_000), createParents: o.Bool("create_parents"),
 	}
 	opts.maxLost = 50
 	if n, ok := o["max_lost"].(int64); ok {
