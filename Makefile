@@ -38,7 +38,7 @@ test: peers build lint ## everything, with real peers; installs those on Debian 
 peers:
 	@sh integration/peers/install.sh
 
-bench: build ## our figures beside nginx, haproxy, pgbouncer, redis, etcd and raw pebble in one run
+bench: ## our figures beside nginx, haproxy, pgbouncer, redis, etcd and raw pebble in one run
 	@sh integration/peers/install.sh bench
 	@$(GO) run ./integration/bench
 

@@ -53,7 +53,7 @@ var parts = []part{
 func main() {
 	var o options
 	only := flag.String("only", "", "of engine, flat, scale, mapping, durable, sites, http, mqtt, ldap, directory, sql, idle: those, with commas")
-	gateway := flag.String("gateway", "bin/spookgw", "the program to measure")
+	gateway := flag.String("gateway", "", "the program to measure; without it, one built from this tree")
 	flag.IntVar(&o.rounds, "rounds", 3, "turns of each contender")
 	flag.DurationVar(&o.length, "length", 2*time.Second, "of one turn")
 	flag.Parse()
@@ -70,10 +70,6 @@ func main() {
 }
 
 func bench(ctx context.Context, o options, gateway, only string) (good bool, err error) {
-	gateway, err = filepath.Abs(gateway)
-	if err != nil {
-		return false, err
-	}
 	// Debian keeps servers where the PATH of ordinary users does not look.
 	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin"); err != nil {
 		return false, err
@@ -87,6 +83,15 @@ func bench(ctx context.Context, o options, gateway, only string) (good bool, err
 	}
 	defer os.RemoveAll(dir)
 	if err := os.Chmod(dir, 0o755); err != nil {
+		return false, err
+	}
+
+	if gateway == "" {
+		gateway, err = build(ctx, dir)
+	} else {
+		gateway, err = filepath.Abs(gateway)
+	}
+	if err != nil {
 		return false, err
 	}
 
@@ -123,6 +128,17 @@ func bench(ctx context.Context, o options, gateway, only string) (good bool, err
 		return false, fmt.Errorf("not measured: %s", strings.Join(failed, ", "))
 	}
 	return good, nil
+}
+
+// build makes the program to measure in dir, as make build makes it: a program left in bin may be older than the tree.
+func build(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "spookgw")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "github.com/spooksystems/gateway/gateway/spookgw")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the gateway: %w\n%s", err, said)
+	}
+	return path, nil
 }
 
 func missingOf(programs []string) string {
