@@ -37,6 +37,10 @@ type BaselineField struct {
 	Other bool
 	As    Value
 
+	// Lacks says that the address has come to hold a document without the field, from somebody who said nothing of it:
+	// to whom it stands as it was, while the server is to be told it again.
+	Lacks bool
+
 	self bool // to get the dot of the candidate in whose batch this baseline is stored
 	more bool // in addition to Dots, which are still seen
 }
@@ -60,6 +64,7 @@ type Shown struct {
 	Adds    []ShownField // increments: news whenever an event shows them, and nothing as state
 	Clears  []string     // every field that the address could carry, if it was shown whole
 	Whole   bool         // a field of Clears that is not in Fields is not there
+	Alone   bool         // the address holds no more than this: what is not in Fields is not touched, and not there either
 	Gone    bool         // the address is not there
 	Delete  bool         // Gone means that the register goes, not only the fields
 	Wire    bool         // a peer was seen writing it: news even where nothing differs
@@ -161,7 +166,7 @@ func (b *Baseline) Holds(fields []ShownField, gone bool, tells Carries) bool {
 	}
 	present := 0
 	for _, f := range have {
-		if !f.Value.IsAbsent() && tells.has(f.Field) {
+		if !f.Value.IsAbsent() && !f.Lacks && tells.has(f.Field) {
 			present++
 		}
 	}
@@ -173,7 +178,7 @@ func (b *Baseline) Holds(fields []ShownField, gone bool, tells Carries) bool {
 	}
 	for _, f := range fields {
 		i, ok := slices.BinarySearchFunc(have, f.Field, func(f BaselineField, s string) int { return strings.Compare(f.Field, s) })
-		if !ok || !have[i].Value.Equal(f.Value) {
+		if !ok || have[i].Lacks || !have[i].Value.Equal(f.Value) {
 			return false
 		}
 	}
@@ -357,6 +362,10 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 		ours, at := b.sent(f, s.Tells)
 		switch {
 		case known && f.Value.Equal(have.shown()) && !(s.Wire && !s.Whole && !s.Gone):
+			if have.Lacks {
+				have.Lacks = false
+				next.set(have)
+			}
 			continue
 		case !s.Wire && s.Feed && !s.Gone && at > 0 && s.Tells.has(f.Field):
 			// Ours, beside a field that somebody else has changed meanwhile. As news it would revert what the register
@@ -418,6 +427,15 @@ func (b Baseline) Reconcile(register string, s Shown, cur StateBlock, first Firs
 		for _, f := range b.Fields {
 			if !f.shown().IsAbsent() && !slices.ContainsFunc(shown, func(o ShownField) bool { return o.Field == f.Field }) {
 				next.set(BaselineField{Field: f.Field})
+			}
+		}
+	}
+	if s.Alone && !s.Gone && back < 0 {
+		for i, f := range next.Fields {
+			// What is only read there, a meter's reading say, is not for us to tell.
+			if !f.shown().IsAbsent() && s.Tells.has(f.Field) && !slices.ContainsFunc(s.Fields, func(o ShownField) bool { return o.Field == f.Field }) {
+				next.Fields[i].Lacks = true
+				v.WriteBack = true
 			}
 		}
 	}
@@ -644,6 +662,20 @@ type storedOthers struct {
 	Others  []storedOther
 }
 
+// A baseline with fields that their address lacks has two more.
+type storedLacks struct {
+	_       struct{} `cbor:",toarray"`
+	Version string
+	Bind    string
+	Fields  []storedField
+	Exists  []storedDot
+	Whole   bool
+	Told    uint64
+	Sent    []storedSent
+	Others  []storedOther
+	Lacks   []int // places in Fields
+}
+
 type storedOther struct {
 	_     struct{} `cbor:",toarray"`
 	Sent  int      // of which write on its way, from 1; 0: of the baseline itself
@@ -682,11 +714,20 @@ func (b *Baseline) AppendTo(dst []byte) ([]byte, error) {
 	for i, w := range b.Sent {
 		others = appendOthers(others, i+1, w.Fields)
 	}
+	var lacks []int
+	for i, f := range b.Fields {
+		if f.Lacks {
+			lacks = append(lacks, i)
+		}
+	}
 	var raw []byte
 	var err error
-	if len(others) == 0 {
+	switch {
+	case len(lacks) > 0:
+		raw, err = cbor.Marshal(storedLacks{Version: s.Version, Bind: s.Bind, Fields: s.Fields, Exists: s.Exists, Whole: s.Whole, Told: s.Told, Sent: s.Sent, Others: others, Lacks: lacks})
+	case len(others) == 0:
 		raw, err = cbor.Marshal(s)
-	} else {
+	default:
 		raw, err = cbor.Marshal(storedOthers{Version: s.Version, Bind: s.Bind, Fields: s.Fields, Exists: s.Exists, Whole: s.Whole, Told: s.Told, Sent: s.Sent, Others: others})
 	}
 	if err != nil {
@@ -697,14 +738,21 @@ func (b *Baseline) AppendTo(dst []byte) ([]byte, error) {
 
 // ParseBaseline reads the stored form.
 func ParseBaseline(raw []byte) (Baseline, error) {
-	var s storedOthers
-	if len(raw) > 0 && raw[0] == 0x80|7 {
+	var s storedLacks
+	var err error
+	switch {
+	case len(raw) > 0 && raw[0] == 0x80|7:
 		var short storedBaseline
-		if err := cbor.Unmarshal(raw, &short); err != nil {
-			return Baseline{}, fmt.Errorf("baseline: %w", err)
-		}
-		s = storedOthers{Version: short.Version, Bind: short.Bind, Fields: short.Fields, Exists: short.Exists, Whole: short.Whole, Told: short.Told, Sent: short.Sent}
-	} else if err := cbor.Unmarshal(raw, &s); err != nil {
+		err = cbor.Unmarshal(raw, &short)
+		s = storedLacks{Version: short.Version, Bind: short.Bind, Fields: short.Fields, Exists: short.Exists, Whole: short.Whole, Told: short.Told, Sent: short.Sent}
+	case len(raw) > 0 && raw[0] == 0x80|8:
+		var o storedOthers
+		err = cbor.Unmarshal(raw, &o)
+		s = storedLacks{Version: o.Version, Bind: o.Bind, Fields: o.Fields, Exists: o.Exists, Whole: o.Whole, Told: o.Told, Sent: o.Sent, Others: o.Others}
+	default:
+		err = cbor.Unmarshal(raw, &s)
+	}
+	if err != nil {
 		return Baseline{}, fmt.Errorf("baseline: %w", err)
 	}
 	b := Baseline{Version: s.Version, Bind: s.Bind, Whole: s.Whole, Told: s.Told}
@@ -716,6 +764,13 @@ func ParseBaseline(raw []byte) (Baseline, error) {
 		d, err4 := loadDots(w.Exists)
 		err1 = errors.Join(err1, err3, err4)
 		b.Sent = append(b.Sent, Sent{Fields: f, Exists: d, Gone: w.Gone, Taken: w.Taken})
+	}
+	for _, i := range s.Lacks {
+		if i < 0 || i >= len(b.Fields) {
+			err1 = errors.Join(err1, errors.New("no such field"))
+			break
+		}
+		b.Fields[i].Lacks = true
 	}
 	if err := errors.Join(err1, err2, b.loadOthers(s.Others)); err != nil {
 		return Baseline{}, fmt.Errorf("baseline: %w", err)

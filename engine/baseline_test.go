@@ -414,7 +414,51 @@ func TestBaselineStored(t *testing.T) {
 	}
 }
 
+// What a server has come to hold without a field stands as it was last shown, and is to be told again, after a restart too.
+func TestLackedField(t *testing.T) {
+	cur := block(m{"a": 1, "b": 2})
+	v := baseline(m{"a": 1, "b": 2}).Reconcile("r", Shown{Feed: true, Alone: true, Fields: show(m{"a": 1})}, cur, AskFirst)
+	if len(v.Ops) != 0 || !v.WriteBack || v.Next.Holds(show(m{"a": 1, "b": 2}), false, nil) {
+		t.Fatalf("a part: got %+v", v)
+	}
+	raw, err := v.Next.AppendTo(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := ParseBaseline(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Holds(show(m{"a": 1, "b": 2}), false, nil) {
+		t.Error("it is forgotten what the server lacks")
+	}
+	// Somebody takes the field away who said nothing of it before.
+	gone := Shown{Feed: true, Alone: true, Fields: []ShownField{{Field: "b"}}}
+	if v := b.Reconcile("r", gone, cur, AskFirst); len(v.Ops) != 1 || v.Ops[0].Kind != OpRemove {
+		t.Errorf("cleared: got %+v", v.Ops)
+	}
+	// The whole is shown again.
+	v = b.Reconcile("r", Shown{Feed: true, Alone: true, Fields: show(m{"a": 1, "b": 2})}, cur, AskFirst)
+	if len(v.Ops) != 0 || v.WriteBack || !v.Next.Holds(show(m{"a": 1, "b": 2}), false, nil) {
+		t.Errorf("whole: got %+v", v)
+	}
+	// What is only read there is not for the gateway to tell.
+	only := func(f string) bool { return f == "a" }
+	if v := baseline(m{"a": 1, "b": 2}).Reconcile("r", Shown{Feed: true, Alone: true, Tells: only, Fields: show(m{"a": 1})}, cur, AskFirst); v.WriteBack {
+		t.Errorf("only read: got %+v", v)
+	}
+}
+
 func FuzzParseBaseline(f *testing.F) {
+	for _, lacks := range []bool{true, false} {
+		b := baseline(m{"a": 1})
+		b.Fields[0].Lacks, b.Fields[0].Other = true, lacks
+		raw, err := b.AppendTo(nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
 	b := baseline(m{"a": 1})
 	raw, err := b.AppendTo(nil)
 	if err != nil {

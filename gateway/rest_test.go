@@ -105,7 +105,7 @@ func (s *anyServer) observation(address string) wrappers.Observation {
 func (s *anyServer) observed(address string) wrappers.Observation {
 	o := wrappers.Observation{Address: address, Verb: wrappers.Put, Payload: wrappers.Payload{Raw: []byte(s.docs[address])}}
 	if s.feed && !s.whole {
-		o.Verb = wrappers.Message
+		o.Verb, o.Retained = wrappers.Message, true
 	}
 	if len(o.Payload.Raw) == 0 {
 		o.Verb = wrappers.Delete
@@ -244,6 +244,42 @@ func TestClearedFieldIsToldOnce(t *testing.T) {
 	w.rest(all, 1)
 	if got := s.doc("oven/1"); got != `{"value":2}` || d.doc("/oven/1") != got {
 		t.Errorf("the broker has %s, the documents %s", got, d.doc("/oven/1"))
+	}
+}
+
+// A message that a broker keeps in place of a fuller one leaves the register its other fields, and the broker comes to
+// keep all of them again: told once, with one entry in the history.
+func TestPartOfWhatIsRetained(t *testing.T) {
+	for _, wire := range []bool{true, false} {
+		for _, marks := range []bool{true, false} {
+			t.Run(fmt.Sprintf("wire=%v/marks=%v", wire, marks), func(t *testing.T) {
+				w := newWorld(t, ovens, relayDocs(), relayTalk())
+				d := newAnyServer(t, serverKind{}, w.door("docs"))
+				s := newAnyServer(t, serverKind{feed: true, marks: marks}, w.door("talk"))
+				all := []*anyServer{d, s}
+				if err := d.client(t.Context(), "/oven/1", `{"at":"x","value":1}`, true); err != nil {
+					t.Fatal(err)
+				}
+				w.rest(all, 1)
+				want := []string{`{"at":"x","value":2}`, `{"at":"x","value":2}`, `{"value":2}`, `{"at":"y","value":2}`}
+				for i, doc := range []string{`{"value":2}`, `{"value":2}`, `{"at":null}`, `{"at":"y"}`} {
+					before, told := len(w.history("oven/1")), s.counts()[2]
+					if err := s.client(t.Context(), "oven/1", doc, wire); err != nil {
+						t.Fatal(err)
+					}
+					w.rest(all, i+2)
+					if w.value("oven/1") != want[i] || s.doc("oven/1") != want[i] || d.doc("/oven/1") != want[i] {
+						t.Errorf("%s: the register has %s, the broker %s, the documents %s, want %s", doc, w.value("oven/1"), s.doc("oven/1"), d.doc("/oven/1"), want[i])
+					}
+					if n := s.counts()[2] - told; n != 1 {
+						t.Errorf("%s: the broker was told %d times", doc, n)
+					}
+					if n := len(w.history("oven/1")) - before; n > 1 || n == 0 && i != 1 {
+						t.Errorf("%s: %d entries in the history", doc, n)
+					}
+				}
+			})
+		}
 	}
 }
 

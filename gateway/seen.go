@@ -281,6 +281,7 @@ func (b *sightings) decide(at wrappers.Position, s spot, e mapping.Effect, o *wr
 	l := b.link
 	ops, baseline, err := l.reconcile(b.ctx, s, e, engine.Shown{
 		Wire: o.Wire, State: at.Snapshot != wrappers.NoSnapshot || !at.Feed, Ours: o.Ours, Feed: at.Feed, Asked: at.Asked || o.Foreign, Version: string(o.Version),
+		Alone: o.Retained,
 	})
 	if err == nil && e.Bind.First() != "" && l.back.heard(e.Bind) {
 		l.back.holdSeen(s, e.Bind, o)

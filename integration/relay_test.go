@@ -233,13 +233,60 @@ bind "http" "/v1/{site}/{sensor}" {
 			say(`{"unit":null}`)
 			p.http.becomes(t, "/v1/berlin/oven-3", `{"value":3}`)
 			p.quiet(t, box)
-			if got, want := box.payloads("sensors/berlin/oven-3"), []string{`{"value":1,"at":"x"}`, `{"value":2}`, `{"value":3,"unit":"C"}`, `{"unit":null}`}; !slices.Equal(got, want) {
+			want := []string{`{"value":1,"at":"x"}`, `{"value":2}`, `{"value":3,"unit":"C"}`, `{"unit":null}`}
+			if retain { // the broker keeps the last: it is told the whole again
+				want = append(want, `{"value":3}`)
+				p.wantOneState(t, "berlin/oven-3")
+			}
+			if got := box.payloads("sensors/berlin/oven-3"); !slices.Equal(got, want) {
 				t.Errorf("%d messages at the broker: got %.300q, want %q", len(got), got, want)
 			}
 			if got := p.http.wrote("/v1/berlin/oven-3"); len(got) != 4 {
 				t.Errorf("writes at the HTTP server: got %v, want 4", got)
 			}
 		})
+	}
+}
+
+// TestRelayKeepsTheWhole: a retained message with some of the fields leaves the broker with all of them, with one entry in
+// the history, whoever published it and however often.
+func TestRelayKeepsTheWhole(t *testing.T) {
+	mosquittoPub := peer(t, "mosquitto_pub", "mosquitto")
+	curl := peer(t, "curl", "curl")
+	p := newPlant(t, true)
+	p.mapping(`
+bind "mqtt" "sensors/{site}/{sensor}" {
+  register = "site/{site}/{sensor}"
+}
+bind "http" "/v1/{site}/{sensor}" {
+  register = "site/{site}/{sensor}"
+}
+`)
+	p.start()
+	must(t, curl, "-sf", "-X", "PUT", p.httpURL()+"/v1/berlin/oven-3", "-d", `{"shelf":"s1","stock":15}`)
+	p.wantOneState(t, "berlin/oven-3")
+	entries := 1
+	for i, args := range [][]string{p.pub("-p", fmt.Sprint(p.mqtt)), p.pub("-p", fmt.Sprint(p.brokerPort))} {
+		for range 2 { // the second is no news, and the broker is left with a part all the same
+			box := watchTopic(t, p.brokerAddr(), "sensors/#")
+			must(t, mosquittoPub, append(args, "-t", "sensors/berlin/oven-3", "-r", "-m", fmt.Sprintf(`{"stock":%d}`, 16+i))...)
+			whole := fmt.Sprintf(`{"shelf":"s1","stock":%d}`, 16+i)
+			part := false
+			box.until(t, "the whole register at the broker", func(m message) bool {
+				part = part || m.payload == fmt.Sprintf(`{"stock":%d}`, 16+i)
+				return part && m.payload == whole
+			})
+			p.wantOneState(t, "berlin/oven-3")
+			p.quiet(t, box)
+		}
+		entries++
+		if got := p.read("site/berlin/oven-3"); got != fmt.Sprintf(`{"shelf":"s1","stock":%d}`, 16+i) {
+			t.Errorf("the register has %s", got)
+		}
+	}
+	// A peer's write on the wire of what was there already is a write, and an entry of its own.
+	if got := len(p.history("site/berlin/oven-3")); got != entries && got != entries+1 {
+		t.Errorf("history: %d entries, want %d", got, entries)
 	}
 }
 

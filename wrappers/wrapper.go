@@ -321,6 +321,9 @@ type Observation struct {
 	Ours  bool     // bears this gateway's own mark
 	// Foreign, in a feed: somebody else has written it, after all that the gateway was told there was taken.
 	Foreign bool
+	// Retained, of a Message or Merge: the server keeps the payload in place of all that it kept there (MQTT's RETAIN). What
+	// it does not mention is not touched, and the server is told it again.
+	Retained bool
 }
 
 // A Record is a small durable record of a wrapper's own.

@@ -310,7 +310,7 @@ func (f *feed) take(ctx context.Context, p *publish) error {
 	if n != nil {
 		f.waiting = append(f.waiting, n)
 	}
-	o := wrappers.Observation{Verb: wrappers.Message, Address: string(p.topic), Ours: marked}
+	o := wrappers.Observation{Verb: wrappers.Message, Address: string(p.topic), Ours: marked, Retained: p.retain || n != nil && n.kept}
 	if len(p.payload) == 0 && (p.retain || !f.marks) {
 		o.Verb = wrappers.Delete // MQTT 3 does not pass RETAIN on: there every empty message is taken as a clear
 	}

@@ -44,7 +44,7 @@ func (f *feed) publish(ctx context.Context, c wrappers.Change, p publish) bool {
 		return false
 	}
 	if slices.ContainsFunc(f.want, func(w string) bool { return filterMatches(w, c.Address) }) {
-		o.note = s.wire.note(p.topic, p.payload, wrappers.Who{}, true)
+		o.note = s.wire.note(p.topic, p.payload, wrappers.Who{}, true, p.retain)
 	}
 	if p.qos > 0 {
 		for f.lastID = f.lastID%maxPublishID + 1; f.flying[f.lastID] != nil; {

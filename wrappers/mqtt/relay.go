@@ -248,7 +248,7 @@ func (p *passage) published(b []byte, at, head, size int) (st relay.Step, stop b
 			return relay.Step{}, true, p.refuse(codeServerUnavailable, err)
 		}
 	}
-	n := s.wire.note([]byte(name), pub.payload, p.who, false)
+	n := s.wire.note([]byte(name), pub.payload, p.who, false, pub.retain)
 	if pub.qos == 0 {
 		return relay.Step{}, false, nil
 	}

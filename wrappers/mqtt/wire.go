@@ -23,6 +23,7 @@ type noted struct {
 	sum   uint64
 	who   wrappers.Who
 	ours  bool
+	kept  bool // it has RETAIN, which a broker of MQTT 3 does not pass on
 	since time.Time
 	shown chan struct{} // closed when the feed has shown it and it is durable
 	elem  *list.Element // nil once matched or dropped
@@ -46,8 +47,8 @@ func (w *wire) sum(topic, payload []byte) uint64 {
 }
 
 // note remembers a publish before it is forwarded.
-func (w *wire) note(topic, payload []byte, who wrappers.Who, ours bool) *noted {
-	n := &noted{sum: w.sum(topic, payload), who: who, ours: ours, since: time.Now(), shown: make(chan struct{})}
+func (w *wire) note(topic, payload []byte, who wrappers.Who, ours, kept bool) *noted {
+	n := &noted{sum: w.sum(topic, payload), who: who, ours: ours, kept: kept, since: time.Now(), shown: make(chan struct{})}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n.elem = w.age.PushBack(n)
