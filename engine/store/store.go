@@ -74,7 +74,7 @@ func Open(o Options) (*Store, error) {
 	options := &pebble.Options{
 		FS:                          countedFS{disk, &s.fsyncs, s.broken},
 		Lock:                        lock,
-		CacheSize:                   o.CacheBytes,
+		CacheSize:                   o.CacheBytes + int64(o.MemTableBytes), // pebble takes the memtables out of it
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
