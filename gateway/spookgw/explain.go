@@ -76,7 +76,7 @@ func writeStory(out io.Writer, x engine.Explanation, told []daemonclient.Told, h
 		if n := len(x.Existence) - 1; n > 0 {
 			more = fmt.Sprintf(" and %s that did not know of it", count(n, "other write", "other writes"))
 		}
-		fmt.Fprintf(w, "exists by the write at %s of %s%s\n", newest.Time.Time().Local().Format(timeLayout), storyWho(*newest, here), more)
+		fmt.Fprintf(w, "exists by the write at %s of %s%s\n", newest.Time.Time().In(zone).Format(timeLayout), storyWho(*newest, here), more)
 	}
 	for _, f := range x.Fields {
 		why := f.Why
@@ -148,7 +148,7 @@ func writeEntries(w io.Writer, entries []engine.LiveEntry, here string) {
 		if !e.Value.IsAbsent() {
 			value = short(e.Value)
 		}
-		fmt.Fprintf(w, "  %s %s\t%s\t%s\n", mark, value, e.Time.Time().Local().Format(timeLayout), storyWho(e, here))
+		fmt.Fprintf(w, "  %s %s\t%s\t%s\n", mark, value, e.Time.Time().In(zone).Format(timeLayout), storyWho(e, here))
 	}
 }
 
@@ -184,7 +184,7 @@ func writeTold(out io.Writer, now engine.StateBlock, told []daemonclient.Told) e
 		if t.Server != "" {
 			where = t.Server + " " + where
 		}
-		fmt.Fprintf(w, "  %s/%s\t%s\t%s, %s after the commit", t.Protocol, t.Wrapper, where, t.Time.Local().Format(timeLayout), took(t.TookMS))
+		fmt.Fprintf(w, "  %s/%s\t%s\t%s, %s after the commit", t.Protocol, t.Wrapper, where, t.Time.In(zone).Format(timeLayout), took(t.TookMS))
 		if t.Followers > 1 {
 			fmt.Fprintf(w, ", on %d streams", t.Followers)
 		}

@@ -92,7 +92,7 @@ func (a *app) historyAt(c *cobra.Command, register, text string) error {
 		if !b.Exists {
 			return fmt.Errorf("%w: %s did not exist then", engine.ErrNotFound, register)
 		}
-		a.say("%s, commit %d, state %s", b.Time.Time().Local().Format(timeLayout), b.Ordinal, b.ID)
+		a.say("%s, commit %d, state %s", b.Time.Time().In(zone).Format(timeLayout), b.Ordinal, b.ID)
 		return a.showState(b)
 	})
 }
@@ -102,7 +102,7 @@ func when(d engine.QDelta, layout string) string {
 	if d.Pending {
 		return "-"
 	}
-	return d.After.Time.Time().Local().Format(layout)
+	return d.After.Time.Time().In(zone).Format(layout)
 }
 
 // changes are the fields before and after.

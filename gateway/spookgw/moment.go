@@ -12,6 +12,9 @@ import (
 	"github.com/spooksystems/gateway/engine/lattice"
 )
 
+// zone is that of times without one, and of what is shown: this machine's.
+var zone = time.Local
+
 // momentHelp says what parseMoment takes.
 const momentHelp = `a time (2026-11-25T03:40:01Z, "2026-11-25 03:40:01", -2h, "3d ago"), a state id, or a commit, as history shows it`
 
@@ -48,7 +51,7 @@ func parseMoment(text string, now time.Time) (moment, error) {
 		return moment{Moment: engine.Moment{Time: t}}, nil
 	}
 	for _, layout := range []string{"2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+		if t, err := time.ParseInLocation(layout, text, zone); err == nil {
 			return moment{Moment: engine.Moment{Time: t}}, nil
 		}
 	}

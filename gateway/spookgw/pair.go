@@ -64,7 +64,7 @@ expires. Only a hash of its secret is kept here: it can't be shown again.`,
 				if a.json {
 					return a.print(out)
 				}
-				a.say("invitation %s, to %s, until %s", out.ID, out.Address, out.Expires.Local().Format("2006-01-02 15:04:05"))
+				a.say("invitation %s, to %s, until %s", out.ID, out.Address, out.Expires.In(zone).Format("2006-01-02 15:04:05"))
 				a.say("On the other site: spookgw pair accept, with this:")
 				fmt.Fprintln(a.out, out.Invitation)
 				return nil
@@ -136,10 +136,10 @@ func pairListVerb(a *app) *cobra.Command {
 					if p.Address != "" {
 						calls = "is called at " + p.Address
 					}
-					fmt.Fprintf(w, "%s\t%.16s\t%s\t%s\t%s\n", p.Name, p.Endpoint, p.State, p.Made.Local().Format("2006-01-02 15:04:05"), calls)
+					fmt.Fprintf(w, "%s\t%.16s\t%s\t%s\t%s\n", p.Name, p.Endpoint, p.State, p.Made.In(zone).Format("2006-01-02 15:04:05"), calls)
 				}
 				for _, o := range s.Offers {
-					fmt.Fprintf(w, "%s\t%s\toffered\t%s\tinvitation %s, until %s\n", dash(o.Name), "-", o.Made.Local().Format("2006-01-02 15:04:05"), o.ID, o.Expires.Local().Format("2006-01-02 15:04:05"))
+					fmt.Fprintf(w, "%s\t%s\toffered\t%s\tinvitation %s, until %s\n", dash(o.Name), "-", o.Made.In(zone).Format("2006-01-02 15:04:05"), o.ID, o.Expires.In(zone).Format("2006-01-02 15:04:05"))
 				}
 				return w.Flush()
 			})

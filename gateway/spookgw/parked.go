@@ -45,7 +45,7 @@ goes on: "retry ID" tries one again, "drop ID" gives it up.`,
 					if p.Unknown {
 						why = "outcome unknown: " + why
 					}
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", p.ID, p.Wrapper, p.Way, p.Address, p.Register, p.Since.Local().Format("2006-01-02 15:04:05"), p.Tries, why)
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", p.ID, p.Wrapper, p.Way, p.Address, p.Register, p.Since.In(zone).Format("2006-01-02 15:04:05"), p.Tries, why)
 				}
 				if err := w.Flush(); err != nil {
 					return err

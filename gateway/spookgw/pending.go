@@ -81,7 +81,7 @@ func settles(m engine.CommitMode) string {
 
 // writePending writes one candidate that waits, on a line and one for each field.
 func writePending(w io.Writer, indent string, p engine.Pending) error {
-	_, err := fmt.Fprintf(w, "%s%s  %s\n", indent, p.Time.Time().Local().Format(timeLayout), who(p.Cause, ""))
+	_, err := fmt.Fprintf(w, "%s%s  %s\n", indent, p.Time.Time().In(zone).Format(timeLayout), who(p.Cause, ""))
 	var would []string
 	if p.Deletes {
 		would = append(would, "deletes it")

@@ -182,7 +182,7 @@ func replayLine(r *trial.Replayed) string {
 	if r.Wrapper != r.Protocol {
 		where += "/" + r.Wrapper
 	}
-	line := fmt.Sprintf("%s  %-12s  %-7s  %s", r.Time.Local().Format("15:04:05.000"), where, cmp.Or(r.Verb, "several"), r.Address)
+	line := fmt.Sprintf("%s  %-12s  %-7s  %s", r.Time.In(zone).Format("15:04:05.000"), where, cmp.Or(r.Verb, "several"), r.Address)
 	for _, n := range r.Registers {
 		became := "deleted"
 		switch {

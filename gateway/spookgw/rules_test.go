@@ -20,15 +20,15 @@ import (
 
 // inUTC shows local times as UTC during a test.
 func inUTC(t *testing.T) {
-	old := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = old })
+	old := zone
+	zone = time.UTC
+	t.Cleanup(func() { zone = old })
 }
 
 func TestParseMoment(t *testing.T) {
-	old := time.Local
-	time.Local = time.FixedZone("here", 2*3600)
-	t.Cleanup(func() { time.Local = old })
+	old := zone
+	zone = time.FixedZone("here", 2*3600)
+	t.Cleanup(func() { zone = old })
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	id, err := lattice.ParseStateID("17.0123456789abcdef0123456789abcdef")
 	if err != nil {

@@ -60,7 +60,7 @@ func (a *app) showStatus(s fullStatus) error {
 	if len(s.Engine.Findings) > 0 {
 		fmt.Fprintln(w, "FINDING\tABOUT\tSINCE\tWHAT")
 		for _, f := range s.Engine.Findings {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Code, dash(f.Subject), f.Since.Local().Format("2006-01-02 15:04:05"), f.Text)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Code, dash(f.Subject), f.Since.In(zone).Format("2006-01-02 15:04:05"), f.Text)
 		}
 		fmt.Fprintln(w)
 		if err := w.Flush(); err != nil {
@@ -72,7 +72,7 @@ func (a *app) showStatus(s fullStatus) error {
 	if config == "" {
 		config = "defaults"
 	}
-	fmt.Fprintf(w, "configuration\tgeneration %d, hash %s, %s, since %s\n", s.Generation, s.Hash, config, s.Loaded.Local().Format("2006-01-02 15:04:05"))
+	fmt.Fprintf(w, "configuration\tgeneration %d, hash %s, %s, since %s\n", s.Generation, s.Hash, config, s.Loaded.In(zone).Format("2006-01-02 15:04:05"))
 	if s.ReloadError != "" {
 		fmt.Fprintf(w, "last reload\tREFUSED: %s\n", s.ReloadError)
 	}
@@ -145,7 +145,7 @@ func (a *app) showStatus(s fullStatus) error {
 		if i == 0 {
 			fmt.Fprintf(w, "\nTROUBLE\tABOUT\tSINCE\tWHAT\n")
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", t.Wrapper, t.About, t.Since.Local().Format("2006-01-02 15:04:05"), t.Text)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", t.Wrapper, t.About, t.Since.In(zone).Format("2006-01-02 15:04:05"), t.Text)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -64,7 +64,7 @@ func tapLine(e gateway.EventForm) string {
 	if e.Wrapper != "" && e.Wrapper != e.Protocol {
 		where += "/" + e.Wrapper
 	}
-	line := fmt.Sprintf("%s  %-6s  %-12s  %-7s  %s", e.Time.Local().Format("15:04:05.000"), e.Kind, where, e.Verb, e.Address)
+	line := fmt.Sprintf("%s  %-6s  %-12s  %-7s  %s", e.Time.In(zone).Format("15:04:05.000"), e.Kind, where, e.Verb, e.Address)
 	if len(e.Registers) > 0 {
 		line += "  " + strings.Join(e.Registers, " ")
 	}
