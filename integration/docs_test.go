@@ -219,7 +219,8 @@ func validateBlock(t *testing.T, text, under string) (output string, ok bool) {
 
 	dir := t.TempDir()
 	gateway := "wrapper \"http\" \"http\" {\n  listen = \"127.0.0.1:8080\"\n}\nwrapper \"mqtt\" \"mqtt\" {\n  listen = \"127.0.0.1:1883\"\n}\n" +
-		"wrapper \"sql\" \"sql\" {\n  upstream = \"postgres://gateway@127.0.0.1/plant\"\n}\n"
+		"wrapper \"sql\" \"sql\" {\n  upstream = \"postgres://gateway@127.0.0.1/plant\"\n}\n" +
+		"wrapper \"ldap\" \"ldap\" {\n  upstream = \"ldap://127.0.0.1\"\n  base     = \"dc=acme,dc=org\"\n}\n"
 	mapping := ""
 	switch {
 	case isGateway:

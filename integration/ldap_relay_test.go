@@ -261,6 +261,7 @@ while True:
     got += [dn for dn, _ in data]
     page.cookie = ctrls[0].cookie
     if not page.cookie: break
+got.sort() # they were added side by side
 print(len(got), got[0], got[-1])
 i = l.modify_ext("cn=n1,ou=py,dc=plant", [(ldap.MOD_REPLACE, "description", [b"100"]), (ldap.MOD_ADD, "l", [b"a", "\u00fc".encode()])], serverctrls=[PostReadControl(True, ["description", "l"])])
 _, _, _, ctrls = l.result3(i)

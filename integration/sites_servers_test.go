@@ -436,9 +436,9 @@ func TestSitesServers(t *testing.T) {
 			return
 		}
 	}
-	if got := both[0].metrics()[`spookgw_site_equal{domain="local",site="b"}`]; got != 1 {
-		t.Errorf("/metrics says of equality %v", got)
-	}
+	eventually(t, "/metrics says that both are equal", func() bool {
+		return both[0].metrics()[`spookgw_site_equal{domain="local",site="b"}`] == 1
+	})
 	t.Logf("%d parts, %d deleted", len(settled), len(gone))
 }
 
