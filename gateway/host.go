@@ -147,7 +147,6 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 	if err := g.openWeb(ctx, config.Daemon.WebSocket); err != nil {
 		return err
 	}
-	g.figures.registry.MustRegister(gaugeCollector{g.snapshot})
 	for i := range config.Wrappers {
 		g.startWrapper(config.Wrappers[i])
 	}
@@ -160,6 +159,7 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 	if err := g.openSites(ctx, config.Sites); err != nil {
 		return err
 	}
+	g.figures.registry.MustRegister(gaugeCollector{g.snapshot})
 	gen := g.generation.Load()
 	g.log.Info("started", "version", g.options.Version, "generation", gen.Number, "hash", gen.Hash,
 		"data", g.data, "socket", g.door.path, "endpoint", status.Endpoint.String())
