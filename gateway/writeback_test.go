@@ -439,26 +439,11 @@ func TestEventsOfOtherSites(t *testing.T) {
 			}
 			defer other.Close()
 			w.put("oven/1", "value", "1")
-			tell := func(from, to *engine.Engine) {
-				t.Helper()
-				has, err := to.Summary(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
-				for c, err := range from.Candidates(t.Context(), has.Vector, engine.Cursor{}) {
-					if err == nil {
-						_, err = to.Receive(t.Context(), c.Raw)
-					}
-					if err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			tell(w.store, other)
+			tell(t, w.store, other)
 			if _, err := other.WriteState(t.Context(), engine.Write{Ops: []engine.Op{{Register: "oven/1", Kind: engine.OpPut, Field: "value", Value: lattice.Int(2)}}}); err != nil {
 				t.Fatal(err)
 			}
-			tell(other, w.store)
+			tell(t, other, w.store)
 			w.put("oven/1", "value", "3")
 			w.until("all is told that is to be", func() bool {
 				r, err := w.Resting(t.Context())
@@ -474,46 +459,62 @@ func TestEventsOfOtherSites(t *testing.T) {
 // A write at another site that lost against what a server shows changes nothing there, but its peers know of it all the same: what they
 // delete is gone, and stays so.
 func TestDeleteKnowsOfWhatLost(t *testing.T) {
-	w := newWorld(t, ovens, relayDocs(), virtualTalk())
-	d := newDocServer(t, w.door("docs"), nil)
-	// What the other writes is an hour older.
-	other, err := engine.Open(engine.Options{Dir: "data", FS: vfs.NewMem(), MinFree: 1, Now: func() time.Time { return time.Now().Add(-time.Hour) }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	tell := func(from, to *engine.Engine) {
-		t.Helper()
-		has, err := to.Summary(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for c, err := range from.Candidates(t.Context(), has.Vector, engine.Cursor{}) {
-			if err == nil {
-				_, err = to.Receive(t.Context(), c.Raw)
+	for name, kind := range map[string]serverKind{
+		"no feed":            {},
+		"feed":               {feed: true},
+		"feed with marks":    {feed: true, marks: true},
+		"feed of whole rows": {feed: true, whole: true, marks: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, ovens, relayDocs(), relayTalk())
+			door, address := "docs", "/oven/1"
+			if kind.feed {
+				door, address = "talk", "oven/1"
 			}
+			s := newAnyServer(t, kind, w.door(door))
+			// What the other node writes is an hour older, and neither knows of the other.
+			other, err := engine.Open(engine.Options{Dir: "data", FS: vfs.NewMem(), MinFree: 1, Now: func() time.Time { return time.Now().Add(-time.Hour) }})
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer other.Close()
+			if _, err := other.WriteState(t.Context(), engine.Write{Ops: []engine.Op{{Register: "oven/1", Kind: engine.OpPut, Field: "value", Value: lattice.Int(1)}}}); err != nil {
+				t.Fatal(err)
+			}
+			servers := []*anyServer{s}
+			if err := s.client(t.Context(), address, `{"value":2}`, true); err != nil {
+				t.Fatal(err)
+			}
+			w.rest(servers, 0)
+			tell(t, other, w.store)
+			w.rest(servers, 0)
+			if got := w.value("oven/1"); got != `{"value":2}` {
+				t.Fatalf("the register has %s", got)
+			}
+			if err := s.client(t.Context(), address, "", true); err != nil {
+				t.Fatal(err)
+			}
+			w.rest(servers, 0)
+			if got, doc := w.value("oven/1"), s.doc(address); got != "gone" || doc != "" {
+				t.Errorf("after the delete the register has %q, the server %q", got, doc)
+			}
+		})
+	}
+}
+
+// tell gives a node what another has and it has not.
+func tell(t *testing.T, from, to *engine.Engine) {
+	t.Helper()
+	has, err := to.Summary(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c, err := range from.Candidates(t.Context(), has.Vector, engine.Cursor{}) {
+		if err == nil {
+			_, err = to.Receive(t.Context(), c.Raw)
 		}
-	}
-	// Neither knows of the other.
-	if _, err := other.WriteState(t.Context(), engine.Write{Ops: []engine.Op{{Register: "oven/1", Kind: engine.OpPut, Field: "value", Value: lattice.Int(1)}}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.client(t.Context(), wrappers.Put, "/oven/1", `{"value":2}`); err != nil {
-		t.Fatal(err)
-	}
-	tell(other, w.store)
-	w.until("all is looked at", func() bool { r, err := w.Resting(t.Context()); return r && err == nil })
-	if got := w.value("oven/1"); got != `{"value":2}` {
-		t.Fatalf("the register has %s", got)
-	}
-	if err := d.client(t.Context(), wrappers.Delete, "/oven/1", ""); err != nil {
-		t.Fatal(err)
-	}
-	w.until("all is looked at", func() bool { r, err := w.Resting(t.Context()); return r && err == nil })
-	if got, doc := w.value("oven/1"), d.doc("/oven/1"); got != "gone" || doc != "" {
-		t.Errorf("after the delete the register has %q, the server %q", got, doc)
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
