@@ -98,9 +98,7 @@ func (b *writeBack) prepare(ctx context.Context, d *due) (wrappers.Change, bool,
 	}
 	fields, gone, owed := owes(p.Bind, &base, st)
 	if leaves(p.Bind, st, gone) || !owed && !d.force && d.told == 0 {
-		if !gone && !owed && known && p.Bind.Inward() && !p.Bind.Once() && base.Knows(fields, st) {
-			// Its peers see what the register has, so what they write next knows of all that is in it: also of a write
-			// elsewhere that lost against what they see. Else they could never delete it.
+		if !gone && !owed && known && learns(p.Bind, &base, fields, st) {
 			l.keepQuietly(l.base.sending(d.spot, base))
 		}
 		return wrappers.Change{}, false, nil

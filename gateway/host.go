@@ -141,12 +141,17 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 		return fmt.Errorf("the registers' rules: %w", err)
 	}
 	g.takeUp(config)
+	// Before anybody can ask for them.
+	if err := g.openSites(ctx, config.Sites); err != nil {
+		return err
+	}
 	if err := g.openDoor(ctx, config); err != nil {
 		return err
 	}
 	if err := g.openWeb(ctx, config.Daemon.WebSocket); err != nil {
 		return err
 	}
+	g.figures.registry.MustRegister(gaugeCollector{g.snapshot})
 	for i := range config.Wrappers {
 		g.startWrapper(config.Wrappers[i])
 	}
@@ -156,10 +161,6 @@ func (g *Gateway) start(ctx context.Context, config *Config) error {
 	for _, d := range g.domains.list {
 		d.twins = watchTwins(d.store)
 	}
-	if err := g.openSites(ctx, config.Sites); err != nil {
-		return err
-	}
-	g.figures.registry.MustRegister(gaugeCollector{g.snapshot})
 	gen := g.generation.Load()
 	g.log.Info("started", "version", g.options.Version, "generation", gen.Number, "hash", gen.Hash,
 		"data", g.data, "socket", g.door.path, "endpoint", status.Endpoint.String())

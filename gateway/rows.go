@@ -300,7 +300,7 @@ func (b *writeBack) changedRows(ctx context.Context, d *due, t *mapping.Target, 
 			continue
 		}
 		if !d.force && holdsRow(t.Bind, &base, known, fields, !here) {
-			if here && known && t.Bind.Inward() && base.Knows(fields, st) {
+			if here && known && learns(t.Bind, &base, fields, st) {
 				l.keepQuietly(l.base.sending(s, base))
 			}
 			continue

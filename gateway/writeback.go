@@ -309,7 +309,7 @@ func (b *writeBack) told(s spot, bind *mapping.Bind, d *engine.QDelta) bool {
 		return false
 	}
 	fields, gone, owed := owes(bind, &base, d.After)
-	if owed || !gone && bind.Inward() && base.Knows(fields, d.After) {
+	if owed || !gone && learns(bind, &base, fields, d.After) {
 		return false
 	}
 	b.mu.Lock()
@@ -353,6 +353,12 @@ func concerns(bind *mapping.Bind, d *engine.QDelta) bool {
 // they write there next.
 func behind(bind *mapping.Bind, d *engine.QDelta) bool {
 	return bind.Outward() && bind.Inward() && !bind.Once() && !d.Pending && len(d.Changed) == 0
+}
+
+// learns moves a baseline whose server shows what the register has. Its peers see that, so what they write next knows of all
+// that is in the register: also of a write elsewhere that lost against what they see. Else they could never delete it.
+func learns(bind *mapping.Bind, base *engine.Baseline, fields []engine.ShownField, st engine.StateBlock) bool {
+	return bind.Inward() && !bind.Once() && base.Knows(fields, st)
 }
 
 // errWaits: it is too early to compare a register with its server.
