@@ -129,10 +129,4 @@ const (
 )
 
 // defaultLimits are those of a wrapper block without limits.
-var defaultLimits = wrappers.Limits{
-	Frame:     2 << 20,
-	Sessions:  10000,
-	PerHost:   100,
-	Queue:     1 << 20,
-	Handshake: 30 * time.Second,
-}
+var defaultLimits = wrappers.Limits{}.OrDefault()

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -143,6 +144,14 @@ type Upstream struct {
 	TLS      *tls.Config // nil: plain
 }
 
+// Network is what Addr is dialled over: "unix" or "tcp".
+func (u *Upstream) Network() string {
+	if strings.HasPrefix(u.Addr, "/") {
+		return "unix"
+	}
+	return "tcp"
+}
+
 // Access is what someone may do.
 type Access uint8
 
@@ -180,4 +189,24 @@ type Limits struct {
 	Queue     int           // bytes queued to a peer that does not read; default 1 MiB
 	Handshake time.Duration // to authenticate or send the first request head; default 30 s
 	Idle      time.Duration // without a byte; 0: the protocol's own rule
+}
+
+// OrDefault gives what is not set its default.
+func (l Limits) OrDefault() Limits {
+	if l.Frame <= 0 {
+		l.Frame = 2 << 20
+	}
+	if l.Sessions <= 0 {
+		l.Sessions = 10_000
+	}
+	if l.PerHost <= 0 {
+		l.PerHost = 100
+	}
+	if l.Queue <= 0 {
+		l.Queue = 1 << 20
+	}
+	if l.Handshake <= 0 {
+		l.Handshake = 30 * time.Second
+	}
+	return l
 }

@@ -86,17 +86,8 @@ func New(cfg wrappers.Config) (wrappers.Wrapper, error) {
 	if w.heartbeat <= 0 {
 		w.heartbeat = 15 * time.Second
 	}
-	l := &w.cfg.Limits
-	if l.Frame <= 0 {
-		l.Frame = 2 << 20
-	}
-	if l.Handshake <= 0 {
-		l.Handshake = 30 * time.Second
-	}
-	if l.Queue <= 0 {
-		l.Queue = 1 << 20
-	}
-	w.bodies.left.Store(budgetFrames * int64(l.Frame))
+	w.cfg.Limits = w.cfg.Limits.OrDefault()
+	w.bodies.left.Store(budgetFrames * int64(w.cfg.Limits.Frame))
 	return w, nil
 }
 

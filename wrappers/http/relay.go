@@ -77,11 +77,7 @@ func (w *wrapper) serveRelay(ctx context.Context, link wrappers.Link) error {
 // dial opens a connection to an upstream.
 func dial(ctx context.Context, up *wrappers.Upstream, protos []string) (net.Conn, error) {
 	var d net.Dialer
-	network := "tcp"
-	if strings.HasPrefix(up.Addr, "/") {
-		network = "unix"
-	}
-	conn, err := d.DialContext(ctx, network, up.Addr)
+	conn, err := d.DialContext(ctx, up.Network(), up.Addr)
 	if err != nil || up.TLS == nil {
 		return conn, err
 	}

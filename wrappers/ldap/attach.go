@@ -74,7 +74,7 @@ func (a *attached) connect(ctx context.Context) (*session, error) {
 	} else {
 		start = nil
 	}
-	s, err := dialSession(ctx, a.up.Addr, plain, start, max(frameOfServer, a.cfg.Limits.Frame), a.waits)
+	s, err := dialSession(ctx, &a.up, plain, start, max(frameOfServer, a.cfg.Limits.Frame), a.waits)
 	if err != nil {
 		return nil, err
 	}

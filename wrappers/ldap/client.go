@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spooksystems/gateway/wrappers"
 	"github.com/spooksystems/gateway/wrappers/ldap/ldapwire"
 )
 
@@ -54,13 +55,9 @@ const (
 )
 
 // dialSession connects: with TLS at once where tlsConf is set, after StartTLS (RFC 4511, section 4.14) where start is.
-func dialSession(ctx context.Context, addr string, tlsConf, start *tls.Config, frame int, waits patience) (*session, error) {
-	network := "tcp"
-	if strings.HasPrefix(addr, "/") {
-		network = "unix"
-	}
+func dialSession(ctx context.Context, up *wrappers.Upstream, tlsConf, start *tls.Config, frame int, waits patience) (*session, error) {
 	d := net.Dialer{Timeout: dialWithin, KeepAlive: 15 * time.Second}
-	c, err := d.DialContext(ctx, network, addr)
+	c, err := d.DialContext(ctx, up.Network(), up.Addr)
 	if err != nil {
 		return nil, err
 	}

@@ -120,7 +120,7 @@ func New(cfg wrappers.Config) (wrappers.Wrapper, error) {
 	if cfg.Packet != nil {
 		return nil, errors.New("ldap listens on TCP only")
 	}
-	withDefaults(&cfg.Limits)
+	cfg.Limits = cfg.Limits.OrDefault()
 	opts, err := readOptions(cfg.Options)
 	if err != nil {
 		return nil, err
@@ -156,22 +156,4 @@ func (w *wrapper) log() *slog.Logger {
 		return slog.Default()
 	}
 	return w.cfg.Log
-}
-
-func withDefaults(l *wrappers.Limits) {
-	if l.Frame <= 0 {
-		l.Frame = 2 << 20
-	}
-	if l.Sessions <= 0 {
-		l.Sessions = 10_000
-	}
-	if l.PerHost <= 0 {
-		l.PerHost = 100
-	}
-	if l.Queue <= 0 {
-		l.Queue = 1 << 20
-	}
-	if l.Handshake <= 0 {
-		l.Handshake = 30 * time.Second
-	}
 }

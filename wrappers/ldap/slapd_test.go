@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spooksystems/gateway/wrappers"
 	"github.com/spooksystems/gateway/wrappers/ldap/ldapwire"
 )
 
@@ -125,7 +126,7 @@ func (s *slapd) kill() {
 
 // openAs connects, past the gateway.
 func openAs(addr, name, password string) (*session, error) {
-	c, err := dialSession(context.Background(), addr, nil, nil, 64<<20, usualPatience)
+	c, err := dialSession(context.Background(), &wrappers.Upstream{Addr: addr}, nil, nil, 64<<20, usualPatience)
 	if err != nil {
 		return nil, err
 	}

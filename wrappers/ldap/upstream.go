@@ -11,12 +11,8 @@ import (
 
 // dial opens a connection to the server for one session of the relay, with TLS where the scheme says so.
 func (w *wrapper) dial(ctx context.Context) (net.Conn, error) {
-	network := "tcp"
-	if strings.HasPrefix(w.up.Addr, "/") {
-		network = "unix"
-	}
 	d := net.Dialer{KeepAlive: 15 * time.Second}
-	conn, err := d.DialContext(ctx, network, w.up.Addr)
+	conn, err := d.DialContext(ctx, w.up.Network(), w.up.Addr)
 	if err != nil || w.up.TLS == nil {
 		return conn, err
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -53,12 +52,8 @@ func (e *brokerRefusal) Error() string {
 
 // dialBroker opens a stream to the upstream: TCP or a Unix socket, TLS, WebSocket.
 func dialBroker(ctx context.Context, up wrappers.Upstream, frame int) (net.Conn, error) {
-	network := "tcp"
-	if strings.HasPrefix(up.Addr, "/") {
-		network = "unix"
-	}
 	var d net.Dialer
-	nc, err := d.DialContext(ctx, network, up.Addr)
+	nc, err := d.DialContext(ctx, up.Network(), up.Addr)
 	if err != nil {
 		return nil, err
 	}

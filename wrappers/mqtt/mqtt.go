@@ -125,21 +125,7 @@ func New(cfg wrappers.Config) (wrappers.Wrapper, error) {
 }
 
 func withDefaults(l wrappers.Limits) wrappers.Limits {
-	if l.Frame <= 0 {
-		l.Frame = 2 << 20
-	}
+	l = l.OrDefault()
 	l.Frame = min(l.Frame, maxRemaining)
-	if l.Sessions <= 0 {
-		l.Sessions = 10_000
-	}
-	if l.PerHost <= 0 {
-		l.PerHost = 100
-	}
-	if l.Queue <= 0 {
-		l.Queue = 1 << 20
-	}
-	if l.Handshake <= 0 {
-		l.Handshake = 30 * time.Second
-	}
 	return l
 }

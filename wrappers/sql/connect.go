@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -44,12 +43,8 @@ func (w *wrapper) connect(ctx context.Context, purpose string, more map[string]s
 	cfg.TLSConfig = w.upstreamTLS()
 	cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{"127.0.0.1"}, nil } // DialFunc knows better
 	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		network := "tcp"
-		if strings.HasPrefix(up.Addr, "/") {
-			network = "unix"
-		}
 		d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 4}}
-		return d.DialContext(ctx, network, up.Addr)
+		return d.DialContext(ctx, up.Network(), up.Addr)
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectWithin)
 	defer cancel()

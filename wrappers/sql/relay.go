@@ -46,11 +46,7 @@ func (d *database) relayServer() *relay.Server {
 func (w *wrapper) dial(ctx context.Context) (net.Conn, error) {
 	up := &w.cfg.Upstreams[0]
 	var d net.Dialer
-	network := "tcp"
-	if strings.HasPrefix(up.Addr, "/") {
-		network = "unix"
-	}
-	conn, err := d.DialContext(ctx, network, up.Addr)
+	conn, err := d.DialContext(ctx, up.Network(), up.Addr)
 	if err != nil || up.TLS == nil {
 		return conn, err
 	}

@@ -100,16 +100,7 @@ func New(cfg wrappers.Config) (wrappers.Wrapper, error) {
 	if w.attribute == "" {
 		w.attribute = "probable"
 	}
-	l := &w.cfg.Limits
-	if l.Frame <= 0 {
-		l.Frame = 2 << 20
-	}
-	if l.Handshake <= 0 {
-		l.Handshake = 30 * time.Second
-	}
-	if l.Queue <= 0 {
-		l.Queue = 1 << 20
-	}
+	w.cfg.Limits = w.cfg.Limits.OrDefault()
 	if len(cfg.Upstreams) == 1 {
 		if path := strings.Trim(cfg.Upstreams[0].Path, "/"); path != "" {
 			w.database = path
