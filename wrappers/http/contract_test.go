@@ -73,16 +73,7 @@ func start(t testing.TB, cfg wrappers.Config, link wrappers.Link) (stop func() e
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Serve(ctx, link) }()
-	stop = sync.OnceValue(func() error { cancel(); return <-done })
-	t.Cleanup(func() {
-		if err := stop(); err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	})
-	return stop
+	return wrappertest.Serve(t, w, link)
 }
 
 func config(l net.Listener, tune func(*wrappers.Config)) wrappers.Config {

@@ -2,12 +2,10 @@ package ldap
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -111,15 +109,8 @@ func startAttached(t testing.TB, link *wrappertest.Link, addr string, options wr
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
 	up := link.Counted("feed_up")
-	go func() { done <- w.Serve(ctx, link) }()
-	stop = sync.OnceValue(func() error {
-		cancel()
-		return <-done
-	})
-	t.Cleanup(func() { stop() })
+	stop = wrappertest.Serve(t, w, link)
 	link.Await(t, "the feed to stand", func() bool { return link.Counted("feed_up") > up })
 	return stop
 }

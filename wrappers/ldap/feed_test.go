@@ -358,12 +358,9 @@ func TestLimitsOfTheAccount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- w.Serve(ctx, link) }()
+	stop := wrappertest.Serve(t, w, link)
 	link.Await(t, "the feed to fall", func() bool { return link.Counted("feed_down") > 0 })
-	cancel()
-	if err := <-served; err != nil {
+	if err := stop(); err != nil {
 		t.Error(err)
 	}
 	if want := `limits dn.exact=\"cn=gateway,dc=plant\" size=unlimited`; !strings.Contains(log.String(), "sizeLimitExceeded (4)") || !strings.Contains(strings.ReplaceAll(log.String(), `\\\"`, `\"`), want) {

@@ -3,14 +3,9 @@ package ldap
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"slices"
 	"strings"
@@ -347,27 +342,14 @@ func TestTransactionsCountWhenTheyAreCommitted(t *testing.T) {
 	}
 }
 
-// certificate makes a server's certificate for 127.0.0.1.
-func certificate(t testing.TB) *tls.Config {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-}
-
 func TestTLSEndsAtTheGateway(t *testing.T) {
 	gate := make(chan struct{})
 	close(gate)
 	link := deviceLink()
 	d := startDirectory(t, agreeable)
-	addr := startFront(t, link, d, &heldSource{gate: gate}, func(c *wrappers.Config) { c.TLS = certificate(t) })
+	addr := startFront(t, link, d, &heldSource{gate: gate}, func(c *wrappers.Config) {
+		c.TLS = &tls.Config{Certificates: []tls.Certificate{wrappertest.SelfSigned(t)}}
+	})
 
 	c := call(t, addr)
 	c.wants(c.send(&ldapwire.SearchRequest{Filter: anything}), ldapwire.Success) // what the server can
@@ -442,7 +424,7 @@ func TestNobodyIsTheGatewayItself(t *testing.T) {
 	if !w.vouches() {
 		t.Error("a socket of this machine: the server knows the gateway's process")
 	}
-	w.up = wrappers.Upstream{Addr: "10.0.0.1:636", TLS: certificate(t)}
+	w.up = wrappers.Upstream{Addr: "10.0.0.1:636", TLS: &tls.Config{Certificates: []tls.Certificate{wrappertest.SelfSigned(t)}}}
 	if !w.vouches() {
 		t.Error("a client certificate: the server knows the gateway")
 	}

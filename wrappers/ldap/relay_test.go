@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"testing"
 	"time"
 
@@ -34,15 +33,8 @@ func startRelay(t testing.TB, link *wrappertest.Link, server string, tune func(*
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
 	up := link.Counted("feed_up")
-	go func() { done <- w.Serve(ctx, link) }()
-	stop = sync.OnceValue(func() error {
-		cancel()
-		return <-done
-	})
-	t.Cleanup(func() { stop() })
+	stop = wrappertest.Serve(t, w, link)
 	link.Await(t, "the feed to stand", func() bool { return link.Counted("feed_up") > up })
 	return ln.Addr().String(), stop
 }

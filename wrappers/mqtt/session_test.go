@@ -669,7 +669,7 @@ func TestStopping(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
-	cert := selfSigned(t)
+	cert := wrappertest.SelfSigned(t)
 	rig := startVirtual(t, newLink(), func(c *wrappers.Config) { c.TLS = &tls.Config{Certificates: []tls.Certificate{cert}} })
 	// And a relay in front of it, which speaks TLS on both sides.
 	link := newLink()

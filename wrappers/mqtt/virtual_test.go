@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -25,26 +24,7 @@ func startWrapper(t testing.TB, link wrappers.Link, cfg wrappers.Config, tune fu
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- w.Serve(ctx, link) }()
-	stopped := false
-	stop := func() error {
-		cancel()
-		if stopped {
-			return nil
-		}
-		stopped = true
-		select {
-		case err := <-served:
-			return err
-		case <-time.After(2 * waitFor):
-			t.Error("Serve does not end")
-			return nil
-		}
-	}
-	t.Cleanup(func() { _ = stop() })
-	rig := wrappertest.Rig{Stop: stop}
+	rig := wrappertest.Rig{Stop: wrappertest.Serve(t, w, link)}
 	if cfg.Listener != nil {
 		rig.Addr = cfg.Listener.Addr().String()
 	}

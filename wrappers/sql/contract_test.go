@@ -97,14 +97,7 @@ func startWrapper(t testing.TB, link *wrappertest.Link, p *postgres, database st
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Serve(ctx, link) }()
-	stop = sync.OnceValue(func() error {
-		cancel()
-		return <-done
-	})
-	t.Cleanup(func() { stop() })
+	stop = wrappertest.Serve(t, w, link)
 	link.Await(t, "the feed to stand", func() bool { return link.Counted("feed_up")+link.Counted("reader_up") > 0 })
 	return addr, stop
 }

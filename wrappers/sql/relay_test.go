@@ -3,13 +3,8 @@ package sql
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"math/big"
 	"net"
 	"strings"
 	"testing"
@@ -20,20 +15,6 @@ import (
 	"github.com/spooksystems/gateway/wrappers"
 	"github.com/spooksystems/gateway/wrappers/wrappertest"
 )
-
-func selfSigned(t testing.TB) *tls.Config {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-}
 
 func dialWith(t testing.TB, addr, database, more string) (*pgconn.PgConn, error) {
 	t.Helper()
@@ -63,7 +44,9 @@ func dialHearing(t testing.TB, addr, database, more string, hear pgconn.NoticeHa
 func TestTLS(t *testing.T) {
 	p, database := newDatabase(t, contractSchema+"GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC; DROP ROLE IF EXISTS joe; CREATE ROLE joe LOGIN PASSWORD 'secret'")
 	link := newLink()
-	addr, _ := startWrapper(t, link, p, database, true, func(c *wrappers.Config) { c.TLS = selfSigned(t) })
+	addr, _ := startWrapper(t, link, p, database, true, func(c *wrappers.Config) {
+		c.TLS = &tls.Config{Certificates: []tls.Certificate{wrappertest.SelfSigned(t)}}
+	})
 	if _, err := dialWith(t, addr, database, "user=postgres sslmode=disable"); sqlState(err) != stateNotAuthorized {
 		t.Errorf("without TLS: got %v", err)
 	}
@@ -93,7 +76,10 @@ func TestTLS(t *testing.T) {
 // TestCancel: a cancel request reaches the server that runs the statement, over a connection of its own.
 func TestCancel(t *testing.T) {
 	p, database := newDatabase(t, contractSchema)
-	for name, tune := range map[string]func(*wrappers.Config){"plain": nil, "TLS": func(c *wrappers.Config) { c.TLS = selfSigned(t); c.Options["slot"] = "tls_" + database }} {
+	for name, tune := range map[string]func(*wrappers.Config){"plain": nil, "TLS": func(c *wrappers.Config) {
+		c.TLS = &tls.Config{Certificates: []tls.Certificate{wrappertest.SelfSigned(t)}}
+		c.Options["slot"] = "tls_" + database
+	}} {
 		t.Run(name, func(t *testing.T) {
 			addr, _ := startWrapper(t, newLink(), p, database, true, tune)
 			mode := "disable"

@@ -59,23 +59,7 @@ func startVirtual(t *testing.T, link *wrappertest.Link, tune func(*wrappers.Conf
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Serve(ctx, link) }()
-	stopped := false
-	stop := func() error {
-		cancel()
-		if stopped {
-			return nil
-		}
-		stopped = true
-		return <-done
-	}
-	t.Cleanup(func() {
-		if err := stop(); err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	})
+	stop := wrappertest.Serve(t, w, link)
 	addr := l.Addr().String()
 	return wrappertest.Rig{Addr: addr, Stop: stop, Dial: func(t *testing.T) wrappertest.Client {
 		c, err := pgx.Connect(context.Background(), "postgres://tester@"+addr+"/db?sslmode=disable")

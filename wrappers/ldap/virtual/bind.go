@@ -15,7 +15,7 @@ import (
 const (
 	mechPlain    = "PLAIN"
 	mechExternal = "EXTERNAL"
-	mechScram    = "SCRAM-SHA-256"
+	mechScram    = wrappers.ScramName
 )
 
 // mechanisms are those that a session can use now.
@@ -47,8 +47,7 @@ func (se *session) certificateUser() string {
 
 // A saslExchange is one that goes on with the next bind.
 type saslExchange struct {
-	scram     scram
-	name      string
+	scram     wrappers.Scram
 	principal string
 	known     bool
 }
@@ -226,27 +225,28 @@ func (se *session) scramBind(exchange *saslExchange, creds []byte) ([]byte, ldap
 		se.sasl = x
 		return reply, ldapwire.LDAPResult{ResultCode: ldapwire.SaslBindInProgress}
 	}
-	reply, right, err := exchange.scram.final(creds)
+	reply, right, err := exchange.scram.Final(creds)
 	if err != nil {
 		return nil, failed(ldapwire.ProtocolError, "%v", err)
 	}
 	if !right || !exchange.known {
 		return nil, ldapwire.LDAPResult{ResultCode: ldapwire.InvalidCredentials}
 	}
-	return reply, se.authorize(exchange.principal, exchange.scram.authzid, exchange.name)
+	return reply, se.authorize(exchange.principal, exchange.scram.Authzid, exchange.scram.User)
 }
 
 func (x *saslExchange) first(se *session, creds []byte) ([]byte, error) {
-	name, err := x.scram.parseFirst(creds)
-	if err != nil {
+	if err := x.scram.First(creds); err != nil {
 		return nil, err
 	}
-	x.name = name
-	for _, n := range se.names(name) {
-		x.scram.keys, x.principal, x.known = se.s.cfg.Logon.Scram(n)
-		if x.known {
+	if x.scram.User == "" {
+		return nil, wrappers.ErrScram
+	}
+	var keys wrappers.ScramKeys
+	for _, n := range se.names(x.scram.User) {
+		if keys, x.principal, x.known = se.s.cfg.Logon.Scram(n); x.known {
 			break
 		}
 	}
-	return x.scram.challenge(), nil
+	return x.scram.Challenge(keys), nil
 }

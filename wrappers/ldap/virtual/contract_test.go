@@ -2,12 +2,10 @@ package virtual
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"sync"
 	"testing"
 	"time"
 
@@ -81,18 +79,7 @@ func startVirtualAs(t *testing.T, link *wrappertest.Link, tune func(*wrappers.Co
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Serve(ctx, link) }()
-	stop := sync.OnceValue(func() error {
-		cancel()
-		return <-done
-	})
-	t.Cleanup(func() {
-		if err := stop(); err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	})
+	stop := wrappertest.Serve(t, w, link)
 	<-w.(*server).follower.ready
 	addr := l.Addr().String()
 	return wrappertest.Rig{Addr: addr, Stop: stop, Dial: func(t *testing.T) wrappertest.Client { return dialVirtual(t, addr) }}

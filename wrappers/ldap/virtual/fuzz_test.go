@@ -1,7 +1,6 @@
 package virtual
 
 import (
-	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -52,13 +51,7 @@ func FuzzSession(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Serve(ctx, link) }()
-	f.Cleanup(func() {
-		cancel()
-		<-done
-	})
+	wrappertest.Serve(f, w, link)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {

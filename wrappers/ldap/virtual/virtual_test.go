@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
@@ -493,6 +494,12 @@ func (users) Scram(user string) (wrappers.ScramKeys, string, bool) {
 	client, server := scramKeys("secret")
 	stored := sha256.Sum256(client)
 	return wrappers.ScramKeys{Salt: []byte("salt"), Iterations: 4096, StoredKey: stored[:], ServerKey: server}, "ann", user == "ann"
+}
+
+func mac(key, msg []byte) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write(msg)
+	return h.Sum(nil)
 }
 
 // scramKeys are ClientKey and ServerKey (RFC 5802, section 3).

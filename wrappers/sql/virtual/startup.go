@@ -270,25 +270,24 @@ func (se *session) authenticate() bool {
 		se.fatal("28P01", "password authentication failed for user \""+se.user+"\"")
 		return false
 	}
-	se.send(&pgproto3.AuthenticationSASL{AuthMechanisms: []string{scramName}})
+	se.send(&pgproto3.AuthenticationSASL{AuthMechanisms: []string{wrappers.ScramName}})
 	if se.flush() != nil {
 		return false
 	}
-	x := scram{keys: keys}
+	var x wrappers.Scram
 	var initial pgproto3.SASLInitialResponse
 	if err := se.inbox.sasl(&initial); err != nil {
 		return false
 	}
-	if initial.AuthMechanism != scramName {
+	if initial.AuthMechanism != wrappers.ScramName {
 		se.fatal("08P01", "client selected an invalid SASL authentication mechanism")
 		return false
 	}
-	answer, err := x.first(initial.Data)
-	if err != nil {
+	if err := x.First(initial.Data); err != nil {
 		se.fatal("08P01", err.Error())
 		return false
 	}
-	se.send(&pgproto3.AuthenticationSASLContinue{Data: answer})
+	se.send(&pgproto3.AuthenticationSASLContinue{Data: x.Challenge(keys)})
 	if se.flush() != nil {
 		return false
 	}
@@ -296,7 +295,7 @@ func (se *session) authenticate() bool {
 	if err := se.inbox.sasl(&response); err != nil {
 		return false
 	}
-	answer, right, err := x.final(response.Data)
+	answer, right, err := x.Final(response.Data)
 	if err != nil {
 		se.fatal("08P01", err.Error())
 		return false
