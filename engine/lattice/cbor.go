@@ -272,6 +272,16 @@ func (r *Reader) take(n uint64) []byte {
 // Bytes reads bytes. The result shares the message's memory.
 func (r *Reader) Bytes() []byte { return r.take(r.want(cborBytes)) }
 
+// Fixed reads bytes that are as many as into has.
+func (r *Reader) Fixed(into []byte) {
+	b := r.Bytes()
+	if len(b) != len(into) {
+		r.Fail("%d bytes instead of %d", len(b), len(into))
+		return
+	}
+	copy(into, b)
+}
+
 // Text reads text, which is UTF-8.
 func (r *Reader) Text() string { return r.textOf(r.want(cborText)) }
 

@@ -163,15 +163,6 @@ func readHash(r *lattice.Reader) (h lattice.Hash) {
 	return h
 }
 
-func readFixed(r *lattice.Reader, into []byte) {
-	b := r.Bytes()
-	if len(b) != len(into) {
-		r.Fail("%d bytes instead of %d", len(b), len(into))
-		return
-	}
-	copy(into, b)
-}
-
 func appendNonce(dst []byte, n nonce) []byte { return lattice.AppendBytes(dst, n[:]) }
 
 func appendBool(dst []byte, b bool) []byte {
@@ -269,7 +260,7 @@ func parseFrame(b []byte) (*frame, error) {
 	r := lattice.NewReader(b)
 	n := r.Count(1)
 	f := &frame{}
-	readFixed(r, f.to[:])
+	r.Fixed(f.to[:])
 	f.kind = kind(r.Uint())
 	fields := map[kind]int{
 		kindVector: 4, kindNews: 10, kindBatch: 3, kindOffer: 4, kindAsk: 2, kindAnswer: 2, kindWant: 4, kindRegisters: 4,
@@ -323,9 +314,9 @@ func parseFrame(b []byte) (*frame, error) {
 		f.chunk = &chunkFrame{Hash: readHash(r), Found: readBool(r), Data: r.Bytes()}
 	case kindBye:
 		f.bye = &bye{Code: byeCode(r.Uint()), Text: r.Text()}
-		readFixed(r, f.bye.Twin[:])
+		r.Fixed(f.bye.Twin[:])
 	case kindTwin:
-		readFixed(r, f.twin[:])
+		r.Fixed(f.twin[:])
 	case kindPart:
 		f.last, f.part = readBool(r), r.Bytes()
 	}
@@ -337,10 +328,10 @@ func parseFrame(b []byte) (*frame, error) {
 
 func readHello(r *lattice.Reader, more int) *hello {
 	h := &hello{Feature: r.Uint()}
-	readFixed(r, h.Endpoint[:])
-	readFixed(r, h.Origin[:])
-	readFixed(r, h.Nonce[:])
-	readFixed(r, h.Echo[:])
+	r.Fixed(h.Endpoint[:])
+	r.Fixed(h.Origin[:])
+	r.Fixed(h.Nonce[:])
+	r.Fixed(h.Echo[:])
 	h.Head = lattice.Head{Seq: r.Uint(), Hash: readHash(r)}
 	h.Digest, h.Root = readHash(r), readHash(r)
 	h.Heard, h.Wall = engine.Stamp(r.Uint()), r.Int()
@@ -402,7 +393,7 @@ func readStep(r *lattice.Reader) (s step) {
 	s.Set = readDots(r)
 	for range r.Count(1 + len(engine.OriginID{})) {
 		var o engine.OriginID
-		readFixed(r, o[:])
+		r.Fixed(o[:])
 		s.Gone = append(s.Gone, o)
 	}
 	return s
@@ -424,7 +415,7 @@ func readDots(r *lattice.Reader) (v engine.QStateVector) {
 	}
 	for range n / 2 {
 		var d engine.Dot
-		readFixed(r, d.Origin[:])
+		r.Fixed(d.Origin[:])
 		d.Seq = r.Uint()
 		if k := len(v); k > 0 && v[k-1].Origin.Compare(d.Origin) >= 0 || d.Seq == 0 {
 			r.Fail("a vector out of order")

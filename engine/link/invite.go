@@ -60,10 +60,10 @@ func ParseInvitation(text string) (*Invitation, error) {
 		return nil, invalid("an invitation of version %d; this program knows %d", v, invitationVersion)
 	} else {
 		i := &Invitation{Domain: r.Text()}
-		readFixed(r, i.Endpoint[:])
-		readFixed(r, i.Key[:])
+		r.Fixed(i.Endpoint[:])
+		r.Fixed(i.Key[:])
 		i.Address = r.Text()
-		readFixed(r, i.Secret[:])
+		r.Fixed(i.Secret[:])
 		i.Expires = time.Unix(r.Int(), 0).UTC()
 		if err := r.End(); err == nil {
 			return i, nil
@@ -105,7 +105,7 @@ func parseOffer(raw []byte) (*Offer, error) {
 		r.Fail("an offer of version %d", v)
 	}
 	o := &Offer{}
-	readFixed(r, o.hash[:])
+	r.Fixed(o.hash[:])
 	o.Name, o.Made, o.Expires = r.Text(), time.UnixMilli(r.Int()).UTC(), time.UnixMilli(r.Int()).UTC()
 	o.ID = hex.EncodeToString(o.hash[:6])
 	if err := r.End(); err != nil {

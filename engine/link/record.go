@@ -42,9 +42,9 @@ func parseRecord(raw []byte) (*Record, error) {
 		r.Fail("a pair of version %d", v)
 	}
 	p := &Record{}
-	readFixed(r, p.Endpoint[:])
+	r.Fixed(p.Endpoint[:])
 	p.Name = r.Text()
-	readFixed(r, p.Key[:])
+	r.Fixed(p.Key[:])
 	p.Address, p.Secret, p.Made, p.Dissolved = r.Text(), append([]byte(nil), r.Bytes()...), time.UnixMilli(r.Int()).UTC(), readBool(r)
 	if err := r.End(); err != nil {
 		return nil, fmt.Errorf("a kept pair: %w", err)

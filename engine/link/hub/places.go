@@ -50,7 +50,7 @@ func parsePlaces(raw []byte) (p places, err error) {
 	p.at = engine.Cursor{Log: r.Uint(), Ordinal: r.Uint()}
 	for range r.Count(1) / 2 {
 		var d engine.Dot
-		readFixed(r, d.Origin[:])
+		r.Fixed(d.Origin[:])
 		d.Seq = r.Uint()
 		p.told = append(p.told, d)
 	}

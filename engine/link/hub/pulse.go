@@ -41,15 +41,6 @@ func (p *pulse) encode() []byte {
 	return p.step.AppendTo(dst)
 }
 
-func readFixed(r *lattice.Reader, into []byte) {
-	b := r.Bytes()
-	if len(b) != len(into) {
-		r.Fail("%d bytes instead of %d", len(b), len(into))
-		return
-	}
-	copy(into, b)
-}
-
 func readName(r *lattice.Reader) string {
 	name := r.Text()
 	if len(name) > maxName {
@@ -65,13 +56,13 @@ func parsePulse(raw []byte) (*pulse, error) {
 		r.Fail("feature level %d, where this program knows %d", n, feature)
 	}
 	p := &pulse{}
-	readFixed(r, p.endpoint[:])
-	readFixed(r, p.origin[:])
+	r.Fixed(p.endpoint[:])
+	r.Fixed(p.origin[:])
 	p.name = readName(r)
-	readFixed(r, p.root[:])
-	readFixed(r, p.digest[:])
+	r.Fixed(p.root[:])
+	r.Fixed(p.digest[:])
 	p.heard, p.wall = engine.Stamp(r.Uint()), r.Int()
-	readFixed(r, p.base[:])
+	r.Fixed(p.base[:])
 	p.leaving = r.Uint() == 1
 	p.step = link.ReadStep(r)
 	if err := r.End(); err != nil {
@@ -101,7 +92,7 @@ func parseEntry(raw []byte) (*entry, error) {
 		r.Fail("feature level %d, where this program knows %d", n, feature)
 	}
 	e := &entry{}
-	readFixed(r, e.endpoint[:])
+	r.Fixed(e.endpoint[:])
 	e.name = readName(r)
 	step := link.ReadStep(r)
 	if err := r.End(); err != nil {
