@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -27,9 +28,12 @@ type station struct {
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-func newStation(t testing.TB) *station {
+func newStation(t testing.TB) *station { return newStationAt(t, "127.0.0.1:0") }
+
+// newStationAt is one with a door of which the address is given.
+func newStationAt(t testing.TB, addr string) *station {
 	t.Helper()
-	st := &station{t: t, dir: filepath.Join(t.TempDir(), "data"), addr: "127.0.0.1:0"}
+	st := &station{t: t, dir: filepath.Join(t.TempDir(), "data"), addr: addr}
 	st.start()
 	t.Cleanup(st.stop)
 	return st
@@ -51,11 +55,17 @@ func (st *station) start() {
 	if st.site, err = Open(Options{Engine: st.e, Domain: "plant", Dial: st.dial, Log: testLog(st.t)}); err != nil {
 		st.t.Fatal(err)
 	}
-	socket, err := net.Listen("tcp", st.addr)
+	network, at, err := SplitAddress(st.addr)
 	if err != nil {
 		st.t.Fatal(err)
 	}
-	st.addr = socket.Addr().String()
+	socket, err := net.Listen(network, at)
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	if network == "tcp" {
+		st.addr = socket.Addr().String()
+	}
 	st.door = Listen(socket, testLog(st.t), st.site)
 }
 
@@ -119,8 +129,20 @@ func join(t testing.TB, a, b *station, address string) {
 	}
 }
 
+// Pairs are made and kept over TCP and, on one machine, over a Unix socket.
 func TestPairOverSockets(t *testing.T) {
-	a, b := newStation(t), newStation(t)
+	t.Run("tcp", func(t *testing.T) { pairOverSockets(t, newStation(t), newStation(t)) })
+	t.Run("unix", func(t *testing.T) {
+		dir, err := os.MkdirTemp("", "pair") // the path of a socket has to be short
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		pairOverSockets(t, newStationAt(t, "unix:"+filepath.Join(dir, "a")), newStationAt(t, "unix:"+filepath.Join(dir, "b")))
+	})
+}
+
+func pairOverSockets(t *testing.T, a, b *station) {
 	a.put("x", 1)
 	b.put("y", 2)
 	join(t, a, b, a.addr)

@@ -546,3 +546,15 @@ func TestARestoredNodeTakesBeforeItGives(t *testing.T) {
 		t.Fatal("what was told before is gone")
 	}
 }
+
+// writes is how many entries the history of a register has.
+func (st *station) writes(register string) (n int) {
+	st.t.Helper()
+	for _, err := range st.e.History(st.t.Context(), engine.HistoryQuery{Register: register}) {
+		if err != nil {
+			st.t.Fatal(err)
+		}
+		n++
+	}
+	return n
+}
