@@ -14,9 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/spooksystems/gateway/engine"
 )
 
 const entryMapping = `
@@ -356,80 +353,28 @@ func TestLDAPBothWays(t *testing.T) {
 
 // TestLDAPKill: the gateway killed again and again while entries change on both sides; then registers are entries.
 func TestLDAPKill(t *testing.T) {
-	kills := 20
-	if testing.Short() {
-		kills = 5
-	}
-	if n, err := strconv.Atoi(os.Getenv("KILLS")); err == nil {
-		kills = n
-	}
 	d := newDirectoryPlant(t, syncprov, entryMapping, "create_parents = true")
 	d.dir.unit("load")
 	for i := range 40 {
 		d.dir.device("load", fmt.Sprintf("r%d", i), "0")
 	}
-	d.program = plainProgram(t)
-	d.start()
-	d.stands(1)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	loads := make(chan error, 2)
-	go func() { // straight at the server: nothing of it may be lost
-		for i := 1; ; i++ {
-			var b strings.Builder
-			for k := range 10 {
-				fmt.Fprintf(&b, "dn: cn=r%d,ou=load,dc=plant\nchangetype: modify\nreplace: description\ndescription: %d\n\n", (i+k)%40, i)
-			}
-			fmt.Fprintf(&b, "dn: cn=t%d,ou=load,dc=plant\nchangetype: add\nobjectClass: device\ndescription: %d\n\n", i, i)
-			if i > 20 {
-				fmt.Fprintf(&b, "dn: cn=t%d,ou=load,dc=plant\nchangetype: delete\n\n", i-20)
-			}
-			cmd := exec.CommandContext(ctx, "ldapmodify", "-x", "-H", d.dir.uri(), "-D", slapdAdmin, "-w", "secret")
-			cmd.Stdin = strings.NewReader(b.String())
-			if out, err := cmd.CombinedOutput(); ctx.Err() != nil {
-				loads <- nil
-				return
-			} else if err != nil {
-				loads <- fmt.Errorf("%w: %s", err, out)
-				return
-			}
+	kills := killUnderLoad(t, d.spookgw, d.stands, func(ctx context.Context, i int) *exec.Cmd {
+		i++
+		var b strings.Builder
+		for k := range 10 {
+			fmt.Fprintf(&b, "dn: cn=r%d,ou=load,dc=plant\nchangetype: modify\nreplace: description\ndescription: %d\n\n", (i+k)%40, i)
 		}
-	}()
-	go func() { // registers that are written back
-		for i := 0; ctx.Err() == nil; i++ {
-			_, _, _, _ = tryRequest(ctx, oneShot, "PUT", fmt.Sprintf("%s/v1/web/w%d", d.httpURL(), i%50), fmt.Sprintf(`{"value":%d}`, i))
+		fmt.Fprintf(&b, "dn: cn=t%d,ou=load,dc=plant\nchangetype: add\nobjectClass: device\ndescription: %d\n\n", i, i)
+		if i > 20 {
+			fmt.Fprintf(&b, "dn: cn=t%d,ou=load,dc=plant\nchangetype: delete\n\n", i-20)
 		}
-		loads <- nil
-	}()
-	for range kills {
-		select {
-		case <-time.After(300 * time.Millisecond):
-		case <-d.done:
-			t.Fatalf("spookgw ended by itself: %v", d.err)
-		}
-		d.kill()
-		d.start()
-	}
-	d.stands(1)
-	cancel()
-	for range 2 {
-		if err := <-loads; err != nil {
-			t.Fatal(err)
-		}
-	}
+		cmd := exec.CommandContext(ctx, "ldapmodify", "-x", "-H", d.dir.uri(), "-D", slapdAdmin, "-w", "secret")
+		cmd.Stdin = strings.NewReader(b.String())
+		return cmd
+	})
 	d.equal()
-	for register, all := range map[string][]engine.QDelta{"site/load/r7": d.history("site/load/r7"), "site/load/r30": d.history("site/load/r30")} {
-		last := -1
-		for _, e := range all {
-			if !e.After.Exists {
-				continue
-			}
-			v, _ := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(string(e.After.Value.AppendJSON(nil)), `{"value":`), "}"))
-			if v <= last {
-				t.Errorf("%s went from %d back to %d", register, last, v)
-			}
-			last = v
-		}
+	for _, register := range []string{"site/load/r7", "site/load/r30"} {
+		onlyGrows(t, register, d.history(register))
 	}
 	t.Logf("%d registers, %d kills", len(d.registers("site/")), kills)
 }

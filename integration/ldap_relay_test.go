@@ -1,14 +1,7 @@
 package integration
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -399,28 +392,6 @@ func TestLDAPGoThroughRelay(t *testing.T) {
 	})
 }
 
-// loopbackCertificate makes a certificate of 127.0.0.1 with its key, in PEM.
-func loopbackCertificate(t testing.TB) (cert, key []byte) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
-}
-
 // TestLDAPRelayCaptures: when a tool has its success the register has the write, with who made it, whatever kind of write it was.
 func TestLDAPRelayCaptures(t *testing.T) {
 	d := newDirectoryFront(t, "create_parents = true")
@@ -548,10 +519,10 @@ func (d *directoryFront) put(path, body string) {
 
 // TestLDAPRelayTLS: StartTLS and ldaps end at the gateway, on one listener.
 func TestLDAPRelayTLS(t *testing.T) {
-	certPEM, keyPEM := loopbackCertificate(t)
+	certPEM, keyPEM := localhost(t)
 	cert, key := filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
-	writeFile(t, cert, string(certPEM))
-	writeFile(t, key, string(keyPEM))
+	writeFile(t, cert, certPEM)
+	writeFile(t, key, keyPEM)
 	d := newDirectoryFront(t, fmt.Sprintf("tls {\n    cert = %q\n    key  = %q\n  }", cert, key))
 	t.Setenv("LDAPTLS_CACERT", cert)
 	t.Setenv("LDAPTLS_REQCERT", "allow")

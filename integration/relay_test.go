@@ -198,6 +198,16 @@ wrapper "http" "dav" {
 	}
 }
 
+// openSensors maps whatever fields a sensor has.
+const openSensors = `
+bind "mqtt" "sensors/{site}/{sensor}" {
+  register = "site/{site}/{sensor}"
+}
+bind "http" "/v1/{site}/{sensor}" {
+  register = "site/{site}/{sensor}"
+}
+`
+
 // TestRelayClearsAField: a field that a PUT leaves out is told to the broker once, and the other way
 // round a document that lost one is written once.
 func TestRelayClearsAField(t *testing.T) {
@@ -206,14 +216,7 @@ func TestRelayClearsAField(t *testing.T) {
 	for _, retain := range []bool{true, false} {
 		t.Run(fmt.Sprintf("retain=%v", retain), func(t *testing.T) {
 			p := newPlant(t, true)
-			p.mapping(`
-bind "mqtt" "sensors/{site}/{sensor}" {
-  register = "site/{site}/{sensor}"
-}
-bind "http" "/v1/{site}/{sensor}" {
-  register = "site/{site}/{sensor}"
-}
-`)
+			p.mapping(openSensors)
 			p.start()
 			box := watchTopic(t, p.brokerAddr(), "sensors/#")
 			say := func(body string) {
@@ -254,14 +257,7 @@ func TestRelayKeepsTheWhole(t *testing.T) {
 	mosquittoPub := peer(t, "mosquitto_pub", "mosquitto")
 	curl := peer(t, "curl", "curl")
 	p := newPlant(t, true)
-	p.mapping(`
-bind "mqtt" "sensors/{site}/{sensor}" {
-  register = "site/{site}/{sensor}"
-}
-bind "http" "/v1/{site}/{sensor}" {
-  register = "site/{site}/{sensor}"
-}
-`)
+	p.mapping(openSensors)
 	p.start()
 	must(t, curl, "-sf", "-X", "PUT", p.httpURL()+"/v1/berlin/oven-3", "-d", `{"shelf":"s1","stock":15}`)
 	p.wantOneState(t, "berlin/oven-3")

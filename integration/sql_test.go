@@ -5,14 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/spooksystems/gateway/engine"
 )
 
 const rowMapping = `
@@ -325,69 +321,15 @@ register "child/{id}" {
 
 // TestSQLKill: the gateway killed again and again while rows change on both sides; then registers are rows.
 func TestSQLKill(t *testing.T) {
-	kills := 20
-	if testing.Short() {
-		kills = 5
-	}
-	if n, err := strconv.Atoi(os.Getenv("KILLS")); err == nil {
-		kills = n
-	}
 	d := newDataPlant(t, rowSchema, rowMapping, "")
-	d.program = plainProgram(t)
-	d.start()
-	d.stands(1)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	loads := make(chan error, 2)
-	go func() { // straight at the server: nothing of it may be lost
-		for i := 0; ; i++ {
-			cmd := exec.CommandContext(ctx, d.pg.psql, "-h", "127.0.0.1", "-p", fmt.Sprint(d.pg.port), "-U", "postgres", "-d", "plant", "-qc",
-				fmt.Sprintf(`INSERT INTO sensors SELECT 'load', 'r' || (%d + i) %% 200, %d FROM generate_series(1, 20) i ON CONFLICT (site, name) DO UPDATE SET value = excluded.value;
-				DELETE FROM sensors WHERE site = 'load' AND name = 'r' || %d;`, i, i, i%200))
-			if out, err := cmd.CombinedOutput(); ctx.Err() != nil {
-				loads <- nil
-				return
-			} else if err != nil {
-				loads <- fmt.Errorf("%w: %s", err, out)
-				return
-			}
-		}
-	}()
-	go func() { // registers that are written back
-		for i := 0; ctx.Err() == nil; i++ {
-			_, _, _, _ = tryRequest(ctx, oneShot, "PUT", fmt.Sprintf("%s/v1/web/w%d", d.httpURL(), i%50), fmt.Sprintf(`{"value":%d}`, i))
-		}
-		loads <- nil
-	}()
-	for range kills {
-		select {
-		case <-time.After(300 * time.Millisecond):
-		case <-d.done:
-			t.Fatalf("spookgw ended by itself: %v", d.err)
-		}
-		d.kill()
-		d.start()
-	}
-	d.stands(1)
-	cancel()
-	for range 2 {
-		if err := <-loads; err != nil {
-			t.Fatal(err)
-		}
-	}
+	killUnderLoad(t, d.spookgw, d.stands, func(ctx context.Context, i int) *exec.Cmd {
+		return exec.CommandContext(ctx, d.pg.psql, "-h", "127.0.0.1", "-p", fmt.Sprint(d.pg.port), "-U", "postgres", "-d", "plant", "-qc",
+			fmt.Sprintf(`INSERT INTO sensors SELECT 'load', 'r' || (%d + i) %% 200, %d FROM generate_series(1, 20) i ON CONFLICT (site, name) DO UPDATE SET value = excluded.value;
+			DELETE FROM sensors WHERE site = 'load' AND name = 'r' || %d;`, i, i, i%200))
+	})
 	d.equal()
-	for register, all := range map[string][]engine.QDelta{"site/load/r7": d.history("site/load/r7"), "site/load/r150": d.history("site/load/r150")} {
-		last := -1
-		for _, e := range all {
-			if !e.After.Exists {
-				continue
-			}
-			v, _ := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(string(e.After.Value.AppendJSON(nil)), `{"value":`), "}"))
-			if v <= last {
-				t.Errorf("%s went from %d back to %d", register, last, v)
-			}
-			last = v
-		}
+	for _, register := range []string{"site/load/r7", "site/load/r150"} {
+		onlyGrows(t, register, d.history(register))
 	}
 	if n := d.pg.sql("SELECT count(*) FROM pg_replication_slots"); n != "1" {
 		t.Errorf("%s slots, want 1", n)
