@@ -60,13 +60,8 @@ func ldapRelay(l *lab, o options) (*table, error) {
 		name string
 		ask  func(n int) ldapwire.Body
 	}{
-		{"search by DN", func(n int) ldapwire.Body {
-			return &ldapwire.SearchRequest{BaseObject: ldapPerson(n), Filter: &ldapwire.Filter{Kind: ldapwire.FilterPresent, Attribute: "objectClass"}}
-		}},
-		{"search, indexed", func(n int) ldapwire.Body {
-			return &ldapwire.SearchRequest{BaseObject: "dc=bench", Scope: ldapwire.ScopeWholeSubtree,
-				Filter: &ldapwire.Filter{Kind: ldapwire.FilterEqualityMatch, Attribute: "uid", Value: fmt.Appendf(nil, "u%d", n)}}
-		}},
+		{"search by DN", byDN},
+		{"search, indexed", byUID},
 		{"modify", func(n int) ldapwire.Body {
 			return &ldapwire.ModifyRequest{Object: ldapPerson(n), Changes: []ldapwire.Change{{Operation: ldapwire.ModifyReplace,
 				Modification: ldapwire.PartialAttribute{Type: "telephoneNumber", Vals: [][]byte{fmt.Appendf(nil, "+49 %d", rand.Int32())}}}}}
@@ -287,4 +282,15 @@ func (l *lab) slapdWith(name, config, data string) (*process, error) {
 		}
 	}
 	return l.keep(start(l.ctx, name, addr, dir, listens(addr), "slapd", "-f", filepath.Join(dir, "slapd.conf"), "-h", "ldap://"+addr, "-d", "0"))
+}
+
+// byDN asks for one entry by its name.
+func byDN(n int) ldapwire.Body {
+	return &ldapwire.SearchRequest{BaseObject: ldapPerson(n), Filter: &ldapwire.Filter{Kind: ldapwire.FilterPresent, Attribute: "objectClass"}}
+}
+
+// byUID asks for it by an attribute that is indexed.
+func byUID(n int) ldapwire.Body {
+	return &ldapwire.SearchRequest{BaseObject: "dc=bench", Scope: ldapwire.ScopeWholeSubtree,
+		Filter: &ldapwire.Filter{Kind: ldapwire.FilterEqualityMatch, Attribute: "uid", Value: fmt.Appendf(nil, "u%d", n)}}
 }

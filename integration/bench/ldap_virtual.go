@@ -27,13 +27,8 @@ func ldapVirtual(l *lab, o options) (*table, error) {
 		name string
 		ask  func(n int) ldapwire.Body
 	}{
-		{"search by DN", func(n int) ldapwire.Body {
-			return &ldapwire.SearchRequest{BaseObject: ldapPerson(n), Filter: &ldapwire.Filter{Kind: ldapwire.FilterPresent, Attribute: "objectClass"}}
-		}},
-		{"search, equality", func(n int) ldapwire.Body {
-			return &ldapwire.SearchRequest{BaseObject: "dc=bench", Scope: ldapwire.ScopeWholeSubtree,
-				Filter: &ldapwire.Filter{Kind: ldapwire.FilterEqualityMatch, Attribute: "uid", Value: fmt.Appendf(nil, "u%d", n)}}
-		}},
+		{"search by DN", byDN},
+		{"search, equality", byUID},
 		{"search, as SSSD does", func(n int) ldapwire.Body {
 			return &ldapwire.SearchRequest{BaseObject: "dc=bench", Scope: ldapwire.ScopeWholeSubtree, Attributes: []string{"uid", "cn", "mail", "modifyTimestamp"},
 				Filter: &ldapwire.Filter{Kind: ldapwire.FilterAnd, Filters: []*ldapwire.Filter{
