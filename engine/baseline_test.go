@@ -535,3 +535,33 @@ func TestReconcileGoneWithoutFields(t *testing.T) {
 		t.Errorf("gone again: got %+v, want no news", again.Ops)
 	}
 }
+
+// A stored baseline is as long as what it has to say, and comes back as it was.
+func TestStoredBaselineIsShort(t *testing.T) {
+	for want, change := range map[byte]func(*BaselineField){
+		7: func(*BaselineField) {},
+		8: func(f *BaselineField) { f.Other = true },
+		9: func(f *BaselineField) { f.Lacks = true },
+	} {
+		b := baseline(m{"a": 1, "b": 2})
+		change(&b.Fields[1])
+		raw, err := b.AppendTo(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if raw[0] != 0x80|want {
+			t.Errorf("it begins with %#x, want an array of %d", raw[0], want)
+		}
+		got, err := ParseBaseline(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := got.AppendTo(nil)
+		if err != nil || !bytes.Equal(again, raw) {
+			t.Errorf("%x comes back as %x, %v", raw, again, err)
+		}
+		if got.Fields[1].Other != b.Fields[1].Other || got.Fields[1].Lacks != b.Fields[1].Lacks || got.Fields[0].Lacks {
+			t.Errorf("got %+v, want %+v", got.Fields, b.Fields)
+		}
+	}
+}
