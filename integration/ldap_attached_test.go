@@ -337,6 +337,9 @@ func TestLDAPBothWays(t *testing.T) {
 	d.dir.ldif("dn: cn=oven-1,ou=berlin,dc=plant\nchangetype: modrdn\nnewrdn: cn=oven-9\ndeleteoldrdn: 1\n")
 	d.becomes("site/berlin/oven-1", "")
 	eventually(t, "the new name", func() bool { return strings.Contains(d.read("site/berlin/oven-9"), `"value":31`) })
+	if h := d.history("site/berlin/oven-9"); h[len(h)-1].Cause.RenamedFrom != "site/berlin/oven-1" {
+		t.Errorf("the new name came by %+v, want a rename", h[len(h)-1].Cause)
+	}
 	d.dir.ldif("dn: ou=berlin,dc=plant\nchangetype: modrdn\nnewrdn: ou=bonn\ndeleteoldrdn: 1\n")
 	d.becomes("site/berlin/oven-9", "")
 	eventually(t, "the new place", func() bool { return strings.Contains(d.read("site/bonn/oven-9"), `"value":31`) })

@@ -43,8 +43,9 @@ func (f *feed) observe(ctx context.Context, out []wrappers.Observation, ev *even
 	if ev.csn == was.csn {
 		ev.foreign = false // it was shown before, and may be older than what was written since
 	}
+	var gone *wrappers.Observation
 	if moved {
-		if out, err = f.movedAway(ctx, out, ev, was, name); err != nil {
+		if out, gone, err = f.movedAway(ctx, out, ev, was, name); err != nil {
 			return nil, err
 		}
 	}
@@ -57,6 +58,13 @@ func (f *feed) observe(ctx context.Context, out []wrappers.Observation, ev *even
 		if err := f.fill(&o, ev); err != nil {
 			return nil, err
 		}
+	}
+	switch {
+	case gone == nil:
+	case mapped && !o.Ours && !ev.listed && !ev.read && !f.polls && f.a.link.Maps(wrappers.Delete, "", gone.Address):
+		o.Verb, o.Address, o.To, o.Keep = wrappers.Rename, gone.Address, address, append(gone.Keep, o.Keep...)
+	default:
+		out = append(out, *gone)
 	}
 	if ev.cookie != nil {
 		o.Keep = append(o.Keep, f.cookieRecord(ev.cookie))
@@ -141,14 +149,14 @@ func (f *feed) gone(ctx context.Context, out []wrappers.Observation, ev *event, 
 	return append(out, o), nil
 }
 
-// movedAway reports that an entry is not where it was, and that all below it are where it is now: of them the directory says
-// nothing (RFC 4533, section 3.6).
-func (f *feed) movedAway(ctx context.Context, out []wrappers.Observation, ev *event, was known, to dn.DN) ([]wrappers.Observation, error) {
+// movedAway reports that all below an entry that was moved are where it is now: of them the directory says nothing (RFC 4533,
+// section 3.6). gone is what there is to say of where it was itself; nil: another has taken its place.
+func (f *feed) movedAway(ctx context.Context, out []wrappers.Observation, ev *event, was known, to dn.DN) (_ []wrappers.Observation, gone *wrappers.Observation, err error) {
 	if !ev.alone {
 		below := false
 		for rec, err := range f.a.link.Kept(ctx, placeKey+path(was.address)+",") {
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			below = below || rec.Value != nil
 			break
@@ -156,24 +164,24 @@ func (f *feed) movedAway(ctx context.Context, out []wrappers.Observation, ev *ev
 		if below {
 			more, err := f.subtree(ctx, to)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			for i := range more {
 				if out, err = f.observe(ctx, out, &more[i]); err != nil {
-					return nil, err
+					return nil, nil, err
 				}
 			}
 		}
 	}
 	holder, err := f.holderOf(ctx, was.address)
 	if err != nil || holder != ev.uuid {
-		return out, err
+		return out, nil, err
 	}
 	f.holder[path(was.address)] = ""
-	o := wrappers.Observation{Verb: wrappers.Delete, Address: was.address, Version: wrappers.Version(ev.csn), Who: f.a.modifier(ev.entry)}
-	o.Keep = append([]wrappers.Record{{Key: placeKey + path(was.address)}}, f.a.renders.drop(was.address)...)
+	gone = &wrappers.Observation{Verb: wrappers.Delete, Address: was.address, Version: wrappers.Version(ev.csn), Who: f.a.modifier(ev.entry)}
+	gone.Keep = append([]wrappers.Record{{Key: placeKey + path(was.address)}}, f.a.renders.drop(was.address)...)
 	f.a.docs.drop(was.address)
-	return append(out, o), nil
+	return out, gone, nil
 }
 
 // subtree reads what stands below an entry that was moved.
